@@ -1,0 +1,71 @@
+//! The kernel half's own counters, one per early exit.
+
+/// An index into the per-CPU `COUNTERS` array.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Connects of enrolled workloads that were let through untouched.
+    Direct,
+    /// Connects sent to the proxy.
+    Proxied,
+    /// Connects denied by policy (EPERM).
+    Denied,
+    /// Connects refused because the workload had too many pending flows (ECONNREFUSED).
+    QuotaExceeded,
+    /// Connects refused because the flow table was full (ECONNREFUSED).
+    TableFull,
+    /// Connects refused because the proxy was dead (ECONNREFUSED).
+    ProxyDownClosed,
+    /// Connects let through because the proxy was dead and the workload is `open`.
+    ProxyDownOpen,
+    /// Events that found the ring buffer full: the denial held, its log line is missing.
+    EventsLost,
+    /// Flow entries that could not be written; the proxy resets such a connection.
+    FlowWriteFailed,
+    /// Accepted connections that no flow was found for.
+    FlowMissing,
+}
+
+impl Counter {
+    /// Every counter, in index order.
+    pub const ALL: [Self; 10] = [
+        Self::Direct,
+        Self::Proxied,
+        Self::Denied,
+        Self::QuotaExceeded,
+        Self::TableFull,
+        Self::ProxyDownClosed,
+        Self::ProxyDownOpen,
+        Self::EventsLost,
+        Self::FlowWriteFailed,
+        Self::FlowMissing,
+    ];
+
+    /// The label value of this counter in the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Proxied => "proxied",
+            Self::Denied => "denied",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::TableFull => "table_full",
+            Self::ProxyDownClosed => "proxy_down_closed",
+            Self::ProxyDownOpen => "proxy_down_open",
+            Self::EventsLost => "events_lost",
+            Self::FlowWriteFailed => "flow_write_failed",
+            Self::FlowMissing => "flow_missing",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_in_index_order() {
+        for (index, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter as usize, index);
+        }
+    }
+}

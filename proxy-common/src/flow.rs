@@ -1,0 +1,130 @@
+//! What the kernel half hands over about one connection.
+
+use crate::addr::{Addr, Destination, Port};
+use crate::decide::{Decision, Reason, Verdict};
+use crate::id::{NetnsCookie, RuleId, ServiceId, WorkloadId};
+
+/// One captured connection: what was dialled, by whom, and why it is here.
+///
+/// `connect` writes it as the [`Note`] on the dialling socket, `sock_ops`
+/// copies it to `FLOWS` and from there onto the accepted socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// The dialled address.
+    pub addr: Addr,
+    /// The dialled port.
+    pub port: Port,
+    /// The [`Reason`] of the verdict, as its number.
+    pub reason: u8,
+    /// Always 0.
+    pub pad: u8,
+    /// Who dialled.
+    pub workload: WorkloadId,
+    /// The service port that was dialled, or none.
+    pub service: ServiceId,
+    /// The egress rule that sent it here, or none.
+    pub rule: RuleId,
+}
+
+/// What `connect` notes on the dialling socket; `getpeername` answers from it.
+pub type Note = Flow;
+
+impl Flow {
+    /// The flow of a connect of `workload` to `dst` with the verdict `decision`.
+    #[inline(always)]
+    pub const fn new(workload: WorkloadId, dst: Destination, decision: &Decision) -> Self {
+        Self {
+            addr: dst.addr,
+            port: dst.port,
+            reason: decision.reason as u8,
+            pad: 0,
+            workload,
+            service: decision.service,
+            rule: decision.rule,
+        }
+    }
+
+    /// What the application dialled.
+    pub const fn destination(&self) -> Destination {
+        Destination {
+            addr: self.addr,
+            port: self.port,
+        }
+    }
+}
+
+/// Key of `FLOWS`: the dialling socket's own address, exact within its netns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Where the socket lives.
+    pub netns: NetnsCookie,
+    /// Its source address.
+    pub addr: Addr,
+    /// Its source port.
+    pub port: Port,
+    /// Always 0.
+    pub pad: [u16; 3],
+}
+
+/// What an [`Event`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A connect was denied.
+    Denied,
+    /// A connect went through that `egress: deny` would have denied.
+    Audited,
+}
+
+/// One record of the `EVENTS` ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The dialling socket's netns; 0 if it was an unknown one.
+    pub netns: NetnsCookie,
+    /// The dialled address.
+    pub addr: Addr,
+    /// The dialled port.
+    pub port: Port,
+    /// The [`Reason`], as its number.
+    pub reason: u8,
+    /// The [`Verdict`], as its number.
+    pub verdict: u8,
+    /// Who dialled; 0 if it was nobody known.
+    pub workload: WorkloadId,
+    /// The rule that spoke, or none.
+    pub rule: RuleId,
+    /// Always 0.
+    pub pad: u32,
+}
+
+impl Event {
+    /// What happened.
+    pub const fn kind(&self) -> EventKind {
+        if self.verdict == Verdict::Deny as u8 {
+            EventKind::Denied
+        } else {
+            EventKind::Audited
+        }
+    }
+
+    /// Why; `None` if the number is none that this version knows.
+    pub fn reason(&self) -> Option<Reason> {
+        Reason::from_number(self.reason)
+    }
+
+    /// What was dialled.
+    pub const fn destination(&self) -> Destination {
+        Destination {
+            addr: self.addr,
+            port: self.port,
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Flow>() == 32);
+    assert!(size_of::<FlowKey>() == 32);
+    assert!(size_of::<Event>() == 40);
+};

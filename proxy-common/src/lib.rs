@@ -1,0 +1,30 @@
+//! What the kernel half and the daemon share: addresses, the layout of every
+//! map, and [`decide`].
+//!
+//! Owns the meaning of a verdict and the bytes of the maps. Must never
+//! allocate, call a helper, read a clock or touch a map itself: the connect
+//! hooks, the proxy, `weir explain` and the tests all run this very code.
+#![no_std]
+#![deny(unsafe_code)]
+
+mod addr;
+mod counter;
+mod decide;
+mod flow;
+mod id;
+mod table;
+
+pub use addr::{Addr, Destination, Port};
+pub use counter::Counter;
+pub use decide::{Decision, Reason, Tables, Verdict, decide};
+pub use flow::{Event, EventKind, Flow, FlowKey, Note};
+pub use id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId, WorkloadId};
+pub use table::{
+    AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
+    LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
+    ServiceEntry, ServiceKey, Workload,
+};
+
+/// The version of every layout in this crate. Written to the pinned `ABI` map
+/// and compared at takeover; raised with every change of a map's meaning.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,308 @@
+//! Keys and values of the configuration maps. The daemon writes them, the
+//! hooks read them; each is sized by assertion and free of implicit padding.
+
+use crate::addr::{Addr, Port};
+use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId, WorkloadId};
+
+/// Listeners a workload can have: one per local IPv4 address.
+pub const LISTENERS_MAX: usize = 4;
+
+/// What the mesh does with an external destination that no rule names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EgressDefault {
+    /// `connect()` fails with EPERM.
+    #[default]
+    Deny,
+    /// Straight through.
+    Allow,
+    /// Straight through, with an event that says which rule is missing.
+    Audit,
+}
+
+/// What happens to a proxied connect while the daemon is dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnProxyDown {
+    /// ECONNREFUSED at once.
+    #[default]
+    Closed,
+    /// Straight to the dialled address, counted.
+    Open,
+}
+
+/// The proxy's listener on one local address of a pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listener {
+    /// The pod's own address that it is bound to.
+    pub addr: Addr,
+    /// The interface that holds the address; a socket bound to another cannot use it.
+    pub ifindex: u32,
+    /// Chosen by the kernel.
+    pub port: Port,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// An enrolled workload; value of `WORKLOADS`, keyed by [`NetnsCookie`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Workload {
+    /// Its number.
+    pub id: WorkloadId,
+    /// The network that its addresses belong to.
+    pub network: NetworkId,
+    /// Its egress rules.
+    pub policy_set: PolicySetId,
+    /// Flows that may be pending between `connect` and accept.
+    pub pending_max: u32,
+    /// An [`EgressDefault`], see [`Workload::egress_default`].
+    pub egress_default: u8,
+    /// An [`OnProxyDown`], see [`Workload::on_proxy_down`].
+    pub on_proxy_down: u8,
+    /// How many of `listeners` are in use.
+    pub listeners_len: u16,
+    /// The proxy's listeners in this workload's network namespace.
+    pub listeners: [Listener; LISTENERS_MAX],
+}
+
+impl Workload {
+    /// The default for external destinations. An unknown byte denies.
+    #[inline(always)]
+    pub const fn egress_default(&self) -> EgressDefault {
+        match self.egress_default {
+            1 => EgressDefault::Allow,
+            2 => EgressDefault::Audit,
+            _ => EgressDefault::Deny,
+        }
+    }
+
+    /// What to do without a daemon. An unknown byte closes.
+    #[inline(always)]
+    pub const fn on_proxy_down(&self) -> OnProxyDown {
+        match self.on_proxy_down {
+            1 => OnProxyDown::Open,
+            _ => OnProxyDown::Closed,
+        }
+    }
+
+    /// Whether `port` is that of one of the proxy's listeners here.
+    #[inline(always)]
+    pub fn is_listener_port(&self, port: Port) -> bool {
+        let mut found = false;
+        // Unused slots hold port 0, which nobody can dial or bind by number.
+        for listener in &self.listeners {
+            found |= listener.port.0 == port.0;
+        }
+        found && port.0 != 0
+    }
+}
+
+/// Key of `LOCAL`: an address that is configured inside an enrolled netns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalKey {
+    /// The namespace.
+    pub netns: NetnsCookie,
+    /// One of its own addresses.
+    pub addr: Addr,
+}
+
+/// Value of `LOCAL`; being there is all that counts.
+pub type LocalEntry = u32;
+
+/// Key of `ADDRESSES`: what an address is to the mesh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressKey {
+    /// The dialling workload's network.
+    pub network: NetworkId,
+    /// The dialled address.
+    pub addr: Addr,
+}
+
+/// What an address in `ADDRESSES` belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// A service's virtual address.
+    Service,
+    /// A workload, on this node or another.
+    Workload,
+}
+
+/// Value of `ADDRESSES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressEntry {
+    /// 1: a service's virtual address; anything else: a workload.
+    pub kind: u32,
+}
+
+impl AddressEntry {
+    /// The entry that says `kind`.
+    pub const fn new(kind: AddressKind) -> Self {
+        Self {
+            kind: match kind {
+                AddressKind::Service => 1,
+                AddressKind::Workload => 2,
+            },
+        }
+    }
+
+    /// What the address belongs to.
+    #[inline(always)]
+    pub const fn kind(&self) -> AddressKind {
+        if self.kind == 1 {
+            AddressKind::Service
+        } else {
+            AddressKind::Workload
+        }
+    }
+}
+
+/// Key of `SERVICES`: a virtual address and port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The dialling workload's network.
+    pub network: NetworkId,
+    /// The virtual address.
+    pub addr: Addr,
+    /// The service port.
+    pub port: Port,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// Value of `SERVICES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceEntry {
+    /// The service port's number.
+    pub service: ServiceId,
+}
+
+/// Data part of an `EGRESS` trie key: policy set, then address. The prefix
+/// length that goes with it is 32 plus that of the 128-bit address, so an
+/// IPv4 `/24` is 32 + 96 + 24.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EgressKey {
+    /// The workload's policy set.
+    pub policy_set: PolicySetId,
+    /// The external address.
+    pub addr: Addr,
+}
+
+impl EgressKey {
+    /// Bits of a key that matches one address in one policy set.
+    pub const BITS: u32 = 32 + 128;
+}
+
+/// Value of `EGRESS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EgressEntry {
+    /// The ports that are open behind this prefix, those of every shorter
+    /// prefix that covers it included.
+    pub port_table: PortTableId,
+}
+
+/// Key of `EGRESS_PORTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortKey {
+    /// The table.
+    pub port_table: PortTableId,
+    /// The external port.
+    pub port: Port,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// What an egress rule does with a connect to its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EgressAction {
+    /// Straight through (`tcp`, `tls`, `https` on an address).
+    Direct,
+    /// Through the proxy; allowed by address, must be HTTP (`http` on an address).
+    Http,
+    /// Through the proxy; allowed only if the request names a host whose
+    /// addresses contain the dialled one (`http` on a host name).
+    HttpByName,
+}
+
+/// Value of `EGRESS_PORTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortEntry {
+    action: u32,
+    /// The rule that opened the port. For [`EgressAction::HttpByName`] one of
+    /// several: the proxy finds out which rule names the host.
+    pub rule: RuleId,
+}
+
+impl PortEntry {
+    /// The entry for `action`, opened by `rule`.
+    pub const fn new(action: EgressAction, rule: RuleId) -> Self {
+        Self {
+            action: match action {
+                EgressAction::Direct => 1,
+                EgressAction::Http => 2,
+                EgressAction::HttpByName => 3,
+            },
+            rule,
+        }
+    }
+
+    /// What to do; the strictest for an unknown number.
+    #[inline(always)]
+    pub const fn action(&self) -> EgressAction {
+        match self.action {
+            1 => EgressAction::Direct,
+            2 => EgressAction::Http,
+            _ => EgressAction::HttpByName,
+        }
+    }
+}
+
+/// The one value of `NODE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Id of the cgroup that weir itself runs in: the only one that is exempt.
+    pub proxy_cgroup: u64,
+    /// Pending flows that the table can hold in all.
+    pub pending_max: u64,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    #![expect(unsafe_code, reason = "aya's marker that a type may cross the kernel boundary")]
+    macro_rules! pod {
+        ($($name:ty),* $(,)?) => { $(
+            // SAFETY: repr(C) or repr(transparent) over integers, no padding (sizes asserted), 'static and Copy.
+            unsafe impl aya::Pod for $name {}
+        )* };
+    }
+    use super::*;
+    use crate::{Event, Flow, FlowKey};
+    pod!(
+        NetnsCookie, WorkloadId, Workload, LocalKey, AddressKey, AddressEntry, ServiceKey, ServiceEntry,
+        EgressKey, EgressEntry, PortKey, PortEntry, NodeConfig, FlowKey, Flow, Event,
+    );
+}
+
+const _: () = {
+    assert!(size_of::<Listener>() == 24);
+    assert!(size_of::<Workload>() == 20 + 24 * LISTENERS_MAX);
+    assert!(size_of::<LocalKey>() == 24);
+    assert!(size_of::<AddressKey>() == 20);
+    assert!(size_of::<AddressEntry>() == 4);
+    assert!(size_of::<ServiceKey>() == 24);
+    assert!(size_of::<ServiceEntry>() == 4);
+    assert!(size_of::<EgressKey>() == 20);
+    assert!(size_of::<EgressEntry>() == 4);
+    assert!(size_of::<PortKey>() == 8);
+    assert!(size_of::<PortEntry>() == 8);
+    assert!(size_of::<NodeConfig>() == 16);
+};

@@ -1,0 +1,8 @@
+//! weir: the node's daemon and its command line, as a library that the binary
+//! and the tests share.
+#![deny(unsafe_code)]
+
+pub mod config;
+
+/// The kernel half, as built by `build.rs`.
+pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
