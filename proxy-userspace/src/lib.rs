@@ -3,6 +3,9 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod kernel;
+pub mod socket;
+pub mod tables;
 
 /// The kernel half, as built by `build.rs`.
 pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
