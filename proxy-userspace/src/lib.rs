@@ -2,7 +2,9 @@
 //! and the tests share.
 #![deny(unsafe_code)]
 
+pub mod balance;
 pub mod config;
+pub mod proxy;
 
 /// The kernel half, as built by `build.rs`.
 pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
