@@ -2,8 +2,13 @@
 //! and the tests share.
 #![deny(unsafe_code)]
 
+pub mod balance;
 pub mod config;
+pub mod egress;
 pub mod kernel;
+pub mod node;
+pub mod proxy;
+pub mod snapshot;
 pub mod socket;
 pub mod tables;
 
