@@ -1,0 +1,2 @@
+//! Which external destinations a workload may reach.
+pub mod policy;
