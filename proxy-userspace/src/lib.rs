@@ -5,6 +5,7 @@
 pub mod balance;
 pub mod config;
 pub mod proxy;
+pub mod telemetry;
 
 /// The kernel half, as built by `build.rs`.
 pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
