@@ -4,6 +4,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod egress;
 pub mod proxy;
 pub mod telemetry;
 

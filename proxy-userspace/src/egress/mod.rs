@@ -1,0 +1,3 @@
+//! Leaving the mesh: which names a rule stands for, and what they resolve to.
+pub mod host;
+pub mod names;
