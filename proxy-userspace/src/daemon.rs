@@ -44,10 +44,16 @@ pub struct UninstallOptions {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no data plane: {} stays as it is", options.node)
+    anyhow::bail!(
+        "this build has no data plane: {} stays as it is",
+        options.node
+    )
 }
 
 /// Removes links, pins and maps.
 pub fn uninstall(options: UninstallOptions) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no data plane: {} stays as it is", options.bpffs.display())
+    anyhow::bail!(
+        "this build has no data plane: {} stays as it is",
+        options.bpffs.display()
+    )
 }

@@ -2,7 +2,11 @@
 //! and the tests share.
 #![deny(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 
 /// The kernel half, as built by `build.rs`.
 pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));

@@ -7,6 +7,8 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::wire::Remark;
+use crate::config::PatchError;
+use crate::control::{ExplainError, InstallError, Refusal};
 
 /// The media type of every error reply.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -49,7 +51,51 @@ impl Problem {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let mut problem = Self::new(status_of(&refusal), refusal.to_string());
+        match refusal {
+            Refusal::Mistakes(mistakes) => {
+                problem.mistakes = mistakes.mistakes.iter().map(Remark::new).collect();
+                problem.omitted = mistakes.omitted;
+            }
+            Refusal::Conflict(sentences) | Refusal::Absent(sentences) if sentences.len() > 1 => {
+                problem.mistakes = sentences.into_iter().map(Remark::plain).collect();
+            }
+            _ => {}
+        }
+        problem
+    }
+}
+
+/// Whose fault it is, as HTTP says it.
+fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Mistakes(_) | Refusal::OtherObject { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Conflict(_) | Refusal::NothingBefore => StatusCode::CONFLICT,
+        Refusal::Absent(_) | Refusal::NoGeneration(_) => StatusCode::NOT_FOUND,
+        Refusal::Precondition(..) => StatusCode::PRECONDITION_FAILED,
+        Refusal::Patch(PatchError::Malformed(_)) => StatusCode::BAD_REQUEST,
+        // RFC 5789: the state of the object does not allow the patch.
+        Refusal::Patch(PatchError::Operation { .. }) => StatusCode::CONFLICT,
+        Refusal::Patch(PatchError::TooMany(_) | PatchError::TooLarge) => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        Refusal::Install(InstallError::Refused(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Explain(ExplainError::UnknownWorkload(_)) => StatusCode::NOT_FOUND,
+        Refusal::Explain(ExplainError::UnclearDestination(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Busy | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Install(InstallError::Failed(_) | InstallError::Closed(_))
+        | Refusal::NotStored(_)
+        | Refusal::Torn { .. }
+        | Refusal::History(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }

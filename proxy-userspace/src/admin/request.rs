@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode};
 
 use super::problem::Problem;
 use crate::config::{Kind, ObjectName};
+use crate::control::Expect;
 
 /// Parameters of one request; more is no request of ours.
 const PARAMETERS_MAX: usize = 64;
@@ -40,7 +41,9 @@ impl Route {
     /// What `path` names; 404 if nothing.
     pub(super) fn parse(path: &str) -> Result<Self, Problem> {
         let nothing = || {
-            let detail = format!("{path:?} names nothing here: see docs/admin-api.md for the paths under /v1/");
+            let detail = format!(
+                "{path:?} names nothing here: see docs/admin-api.md for the paths under /v1/"
+            );
             Problem::new(StatusCode::NOT_FOUND, detail)
         };
         let rest = path.strip_prefix("/v1/").ok_or_else(nothing)?;
@@ -55,9 +58,9 @@ impl Route {
             ["graph"] => Ok(Self::Graph),
             ["tap"] => Ok(Self::Tap),
             [kind] => Ok(Self::List(parse_kind(kind)?)),
-            [kind, namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Self::Object(parse_kind(kind)?, ObjectName::new(namespace, name)))
-            }
+            [kind, namespace, name] if !namespace.is_empty() && !name.is_empty() => Ok(
+                Self::Object(parse_kind(kind)?, ObjectName::new(namespace, name)),
+            ),
             _ => Err(nothing()),
         }
     }
@@ -94,7 +97,10 @@ impl Query {
 
     /// Every value of `name`.
     pub(super) fn take_all(&mut self, name: &str) -> Vec<String> {
-        self.0.extract_if(.., |(key, _)| key == name).map(|(_, value)| value).collect()
+        self.0
+            .extract_if(.., |(key, _)| key == name)
+            .map(|(_, value)| value)
+            .collect()
     }
 
     /// The value of `name`, which may be given once.
@@ -112,7 +118,9 @@ impl Query {
         T: std::str::FromStr<Err: std::fmt::Display>,
     {
         let parse = |value: String| {
-            value.parse().map_err(|error| bad(format!("{name}={value:?}: {error}")))
+            value
+                .parse()
+                .map_err(|error| bad(format!("{name}={value:?}: {error}")))
         };
         self.take(name)?.map(parse).transpose()
     }
@@ -130,46 +138,29 @@ fn bad(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }
 
-/// `If-Match` and `If-None-Match` of a write.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Preconditions {
-    /// `If-Match: "…"`: the object must still have this version; `*`: it must be there.
-    pub(super) if_match: Option<EntityTag>,
-    /// `If-None-Match: *`: it must not be there.
-    pub(super) if_absent: bool,
-}
-
-/// What `If-Match` asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum EntityTag {
-    /// Any version.
-    Any,
-    /// This version, without its quotes.
-    Version(String),
-}
-
-impl Preconditions {
-    /// Those of a request.
-    pub(super) fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
-        let if_match = match text(IF_MATCH) {
-            None => None,
-            Some("*") => Some(EntityTag::Any),
-            Some(tag) => {
-                let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-                let inner = inner.filter(|inner| !inner.contains('"'));
-                let inner = inner.ok_or_else(|| {
-                    bad("If-Match takes one quoted version, as the ETag of a GET shows it, or *".to_owned())
-                })?;
-                Some(EntityTag::Version(inner.to_owned()))
-            }
-        };
-        let if_absent = match text(IF_NONE_MATCH) {
-            None => false,
-            Some("*") => true,
-            Some(_) => return Err(bad("If-None-Match takes only * here".to_owned())),
-        };
-        Ok(Self { if_match, if_absent })
+/// What `If-Match` and `If-None-Match` ask of the object that is written.
+pub(super) fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default().trim())
+    };
+    match (text(IF_MATCH), text(IF_NONE_MATCH)) {
+        (None, None) => Ok(Expect::Anything),
+        (None, Some("*")) => Ok(Expect::Absent),
+        (Some("*"), None) => Ok(Expect::Present),
+        (Some(tag), None) => {
+            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            let version = version.filter(|version| !version.contains('"'));
+            let wanted = "If-Match takes one quoted version, as the ETag of a GET shows it, or *";
+            version
+                .map(|version| Expect::Version(version.to_owned()))
+                .ok_or_else(|| bad(wanted.to_owned()))
+        }
+        (None, Some(_)) => Err(bad("If-None-Match takes only * here".to_owned())),
+        (Some(_), Some(_)) => Err(bad(
+            "If-Match and If-None-Match together ask for nothing".to_owned()
+        )),
     }
 }
 
@@ -182,14 +173,26 @@ mod tests {
         let name = ObjectName::new("shop", "svcb");
         for (path, route) in [
             ("/v1/routerule", Route::List(Kind::RouteRule)),
-            ("/v1/RouteRule/shop/svcb", Route::Object(Kind::RouteRule, name)),
+            (
+                "/v1/RouteRule/shop/svcb",
+                Route::Object(Kind::RouteRule, name),
+            ),
             ("/v1/workload", Route::List(Kind::Workload)),
             ("/v1/workloads", Route::Workloads),
             ("/v1/apply", Route::Apply),
         ] {
             assert_eq!(Route::parse(path).unwrap(), route, "{path}");
         }
-        for path in ["/", "/v1", "/v1/", "/v2/status", "/v1/pod", "/v1/service/shop", "/v1/service//x", "/v1/a/b/c/d"] {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/",
+            "/v2/status",
+            "/v1/pod",
+            "/v1/service/shop",
+            "/v1/service//x",
+            "/v1/a/b/c/d",
+        ] {
             assert_eq!(Route::parse(path).unwrap_err().status, 404, "{path}");
         }
     }
@@ -206,14 +209,19 @@ mod tests {
     #[test]
     fn preconditions_are_understood_or_refused() {
         let parse = |name, value: &str| {
-            let headers = HeaderMap::from_iter([(name, value.parse().unwrap())]);
-            Preconditions::parse(&headers)
+            expectation(&HeaderMap::from_iter([(name, value.parse().unwrap())]))
         };
-        let version = Some(EntityTag::Version("7".into()));
-        assert_eq!(parse(IF_MATCH, "\"7\"").unwrap().if_match, version);
-        assert_eq!(parse(IF_MATCH, "*").unwrap().if_match, Some(EntityTag::Any));
-        assert!(parse(IF_NONE_MATCH, "*").unwrap().if_absent);
-        for (name, value) in [(IF_MATCH, "7"), (IF_MATCH, "\"7\", \"8\""), (IF_NONE_MATCH, "\"7\"")] {
+        assert_eq!(
+            parse(IF_MATCH, "\"7\"").unwrap(),
+            Expect::Version("7".into())
+        );
+        assert_eq!(parse(IF_MATCH, "*").unwrap(), Expect::Present);
+        assert_eq!(parse(IF_NONE_MATCH, "*").unwrap(), Expect::Absent);
+        for (name, value) in [
+            (IF_MATCH, "7"),
+            (IF_MATCH, "\"7\", \"8\""),
+            (IF_NONE_MATCH, "\"7\""),
+        ] {
             assert_eq!(parse(name, value).unwrap_err().status, 400, "{value}");
         }
     }

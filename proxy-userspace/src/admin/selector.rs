@@ -30,9 +30,14 @@ impl FromStr for Label {
             return Err(format!("{text:?} has no key"));
         }
         if key.ends_with('!') || value.contains('=') || key.contains(char::is_whitespace) {
-            return Err(format!("{text:?}: only KEY=VALUE is understood, joined by commas"));
+            return Err(format!(
+                "{text:?}: only KEY=VALUE is understood, joined by commas"
+            ));
         }
-        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        })
     }
 }
 
@@ -80,7 +85,10 @@ mod tests {
     fn a_selector_picks_what_carries_every_label() {
         let selector: Selector = "app=shop, tier==web".parse().unwrap();
         let labels = |pairs: &[(&str, &str)]| -> Labels {
-            pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect()
         };
         assert!(selector.selects(&labels(&[("app", "shop"), ("tier", "web"), ("x", "y")])));
         assert!(!selector.selects(&labels(&[("app", "shop")])));
@@ -89,7 +97,16 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_whole() {
-        for text in ["", "app", "=x", "app!=shop", "app=a,app=b", "app=a,", "a in (b)", "app=a=b"] {
+        for text in [
+            "",
+            "app",
+            "=x",
+            "app!=shop",
+            "app=a,app=b",
+            "app=a,",
+            "a in (b)",
+            "app=a=b",
+        ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }
     }

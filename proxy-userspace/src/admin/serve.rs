@@ -42,13 +42,18 @@ pub async fn serve(sockets: Sockets, admin: Arc<Admin>, stop: watch::Receiver<bo
     );
 }
 
-async fn serve_one(listener: &UnixListener, role: Role, admin: &Arc<Admin>, stop: watch::Receiver<bool>) {
+async fn serve_one(
+    listener: &UnixListener,
+    role: Role,
+    admin: &Arc<Admin>,
+    stop: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
-    let mut stopped = stop.clone();
+    let mut stopping = stop.clone();
     loop {
         let stream = tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stopping) => break,
             // Takes finished ones out of the set, so that it does not grow.
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => match accepted {
@@ -77,17 +82,33 @@ async fn serve_one(listener: &UnixListener, role: Role, admin: &Arc<Admin>, stop
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
 }
 
+/// Waits until `stop` turns true or its sender is gone.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Either way there is nobody left to serve for.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 /// Answers without reading; the buffer of a fresh socket holds far more than the answer.
 fn turn_away(stream: UnixStream) {
-    let written = stream.into_std().and_then(|mut stream| stream.write_all(FULL));
+    let written = stream
+        .into_std()
+        .and_then(|mut stream| stream.write_all(FULL));
     if let Err(error) = written {
         tracing::debug!(%error, "a connection too many went without an answer");
     }
 }
 
-async fn connection(stream: UnixStream, role: Role, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: UnixStream,
+    role: Role,
+    admin: Arc<Admin>,
+    mut stop: watch::Receiver<bool>,
+) {
     let peer = match stream.peer_cred() {
-        Ok(cred) => Peer { role, uid: cred.uid() },
+        Ok(cred) => Peer {
+            role,
+            uid: cred.uid(),
+        },
         Err(error) => {
             tracing::warn!(%error, "a peer of the admin socket has no credentials");
             return;
@@ -95,10 +116,20 @@ async fn connection(stream: UnixStream, role: Role, admin: Arc<Admin>, mut stop:
     };
     let known = role == Role::Observer || peer.uid == 0 || peer.uid == Uid::effective().as_raw();
     if !known {
-        tracing::warn!(uid = peer.uid, "a peer of the admin socket is neither root nor the daemon's user");
+        tracing::warn!(
+            uid = peer.uid,
+            "a peer of the admin socket is neither root nor the daemon's user"
+        );
     }
     let answers = stop.clone();
-    let service = service_fn(move |request| answer(Arc::clone(&admin), known.then_some(peer), request, answers.clone()));
+    let service = service_fn(move |request| {
+        answer(
+            Arc::clone(&admin),
+            known.then_some(peer),
+            request,
+            answers.clone(),
+        )
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -107,7 +138,7 @@ async fn connection(stream: UnixStream, role: Role, admin: Arc<Admin>, mut stop:
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -125,7 +156,11 @@ mod tests {
     fn the_answer_to_a_connection_too_many_is_whole() {
         let text = std::str::from_utf8(FULL).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
         assert!(body.contains(&CONNECTIONS_MAX.to_string()));
         serde_json::from_str::<super::super::problem::Problem>(body).unwrap();
     }

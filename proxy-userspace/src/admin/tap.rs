@@ -14,6 +14,8 @@ use hyper::body::{Body, Frame};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::serve::stopped;
+
 /// Lines between the broadcast and the socket; the broadcast itself holds the rest.
 const LINES_AHEAD: usize = 64;
 
@@ -63,7 +65,7 @@ async fn hand_on(
     loop {
         let line = tokio::select! {
             () = sender.closed() => return,
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
             line = lines.recv() => line,
         };
         let text = match line {
@@ -73,7 +75,7 @@ async fn hand_on(
         };
         tokio::select! {
             sent = sender.send(text.into()) => if sent.is_err() { return },
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
         }
     }
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::config::{Edit, Entry, EntryChange};
 use crate::control::DataplaneStatus;
 
 /// The media type of [`Sources`].
@@ -57,6 +58,9 @@ pub struct ObjectChange {
     pub name: String,
     /// What was done.
     pub change: Change,
+    /// Its new version; absent in a dry run and for what is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
     /// In a dry run: the difference as a unified diff of YAML; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
@@ -104,8 +108,17 @@ impl Remark {
     pub fn new(of: &(impl ToString + Serialize)) -> Self {
         let text = of.to_string();
         // Mistakes and warnings are structs of strings and numbers; these always serialize.
-        let parts = serde_json::to_value(of).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
+        let parts =
+            serde_json::to_value(of).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
         Self { text, parts }
+    }
+
+    /// A remark without parts.
+    pub fn plain(text: String) -> Self {
+        Self {
+            text,
+            parts: Value::Object(serde_json::Map::new()),
+        }
     }
 }
 
@@ -166,11 +179,11 @@ pub struct Status {
     pub dataplane: DataplaneStatus,
 }
 
-/// One configuration that was in force, in the answer to `GET /v1/history`.
+/// One generation, in the answer to `GET /v1/history`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// The generation of its rules.
+    /// Its number.
     pub generation: u64,
     /// When it came into force.
     pub time: jiff::Timestamp,
@@ -179,6 +192,54 @@ pub struct HistoryEntry {
     /// Why, if it was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether it is in force now.
-    pub in_force: bool,
+    /// What it changed; the first hundred.
+    pub changes: Vec<ObjectChange>,
+    /// How many changes are not listed.
+    pub changes_omitted: usize,
+}
+
+impl From<Entry> for HistoryEntry {
+    fn from(entry: Entry) -> Self {
+        let Entry {
+            generation,
+            time,
+            uid,
+            reason,
+            changes,
+            changes_omitted,
+        } = entry;
+        let changes = changes.into_iter().map(ObjectChange::from).collect();
+        Self {
+            generation,
+            time,
+            uid,
+            reason,
+            changes,
+            changes_omitted,
+        }
+    }
+}
+
+impl From<EntryChange> for ObjectChange {
+    fn from(change: EntryChange) -> Self {
+        let EntryChange {
+            kind,
+            namespace,
+            name,
+            change,
+        } = change;
+        let change = match change {
+            Edit::Created => Change::Created,
+            Edit::Configured => Change::Configured,
+            Edit::Deleted => Change::Deleted,
+        };
+        Self {
+            kind: kind.to_string(),
+            namespace,
+            name,
+            change,
+            resource_version: None,
+            diff: None,
+        }
+    }
 }

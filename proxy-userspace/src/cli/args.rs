@@ -20,7 +20,12 @@ pub const ADMIN_SOCKET: &str = "/run/weir/admin.sock";
 /// Exit status: 0 done; 1 weir refused, or `weir diff` found a difference;
 /// 2 weir could not be asked (wrong arguments, an unreadable file, no daemon).
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "weir",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// The daemon's admin socket
     #[arg(long, global = true, value_name = "PATH", env = "WEIR_ADMIN_SOCKET")]
@@ -151,7 +156,11 @@ pub struct WriteArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// Kind, such as routerule
-    #[arg(required_unless_present = "files", conflicts_with = "files", requires = "names")]
+    #[arg(
+        required_unless_present = "files",
+        conflicts_with = "files",
+        requires = "names"
+    )]
     pub kind: Option<Kind>,
     /// Names
     #[arg(value_name = "NAME")]
@@ -179,7 +188,12 @@ pub struct GetArgs {
     #[arg(conflicts_with_all = ["all_namespaces", "selector"])]
     pub name: Option<String>,
     /// Namespace
-    #[arg(short, long, default_value = "default", conflicts_with = "all_namespaces")]
+    #[arg(
+        short,
+        long,
+        default_value = "default",
+        conflicts_with = "all_namespaces"
+    )]
     pub namespace: String,
     /// Every namespace
     #[arg(short = 'A', long)]

@@ -27,9 +27,11 @@ const ANSWER_MAX: usize = 256 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(super) enum ClientError {
     /// No socket, or nobody behind it.
-    #[error("weir is not running: no socket answers at {0}; start it with `weir run`, or name its socket with --admin-socket")]
+    #[error(
+        "weir is not running: no socket answers at {0}; start it with `weir run`, or name its socket with --admin-socket"
+    )]
     NotRunning(PathBuf),
     /// The socket is for somebody else.
     #[error("permission denied: the admin socket {0} is for root")]
@@ -49,7 +51,9 @@ pub enum ClientError {
         what: String,
     },
     /// The answer is not what this version of the command line knows.
-    #[error("{path}: this answer cannot be understood ({what}); are `weir` and the daemon of one version?")]
+    #[error(
+        "{path}: this answer cannot be understood ({what}); are `weir` and the daemon of one version?"
+    )]
     Unclear {
         /// The socket.
         path: PathBuf,
@@ -63,28 +67,23 @@ pub enum ClientError {
 
 /// A path with its query.
 #[derive(Clone, Debug)]
-pub(super) struct Query {
-    path: String,
-    query: form_urlencoded::Serializer<'static, String>,
-}
+pub(super) struct Query(String);
 
 impl Query {
     /// The path alone.
     pub(super) fn new(path: impl Into<String>) -> Self {
-        Self { path: path.into(), query: form_urlencoded::Serializer::new(String::new()) }
+        Self(path.into())
     }
 
     /// Adds a parameter if it has a value.
     pub(super) fn with(mut self, name: &str, value: Option<impl AsRef<str>>) -> Self {
         if let Some(value) = value {
-            self.query.append_pair(name, value.as_ref());
+            let mut pair = form_urlencoded::Serializer::new(String::new());
+            pair.append_pair(name, value.as_ref());
+            self.0.push(if self.0.contains('?') { '&' } else { '?' });
+            self.0.push_str(&pair.finish());
         }
         self
-    }
-
-    fn target(mut self) -> String {
-        let query = self.query.finish();
-        if query.is_empty() { self.path } else { format!("{}?{query}", self.path) }
     }
 }
 
@@ -107,8 +106,13 @@ pub(super) struct Client {
 impl Client {
     /// A client for the daemon at `socket`. Nothing is opened yet.
     pub(super) fn new(socket: &Path) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { socket: socket.to_path_buf(), runtime })
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            socket: socket.to_path_buf(),
+            runtime,
+        })
     }
 
     /// Asks for JSON.
@@ -160,13 +164,17 @@ impl Client {
             };
             match timeout(ANSWER_TIMEOUT, asked).await {
                 Ok(answer) => answer,
-                Err(_) => Err(ClientError::Timeout { path: self.socket.clone() }),
+                Err(_) => Err(ClientError::Timeout {
+                    path: self.socket.clone(),
+                }),
             }
         })
     }
 
     async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = Limited::new(response.into_body(), ANSWER_MAX)
+            .collect()
+            .await;
         body.map(http_body_util::Collected::to_bytes)
             .map_err(|error| self.broken(error.as_ref()))
     }
@@ -184,14 +192,22 @@ impl Client {
             .map_err(|error| self.broken(&error))?;
         // Ends with the connection; what goes wrong there is seen by the request as well.
         tokio::spawn(async { connection.await.ok() });
-        let mut request = Request::builder().method(method).uri(query.target()).header(HOST, "weir");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(query.0)
+            .header(HOST, "weir");
         let mut bytes = Vec::new();
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, body.media_type);
             bytes = body.bytes;
         }
-        let request = request.body(Full::new(Bytes::from(bytes))).map_err(|error| self.broken(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+        let request = request
+            .body(Full::new(Bytes::from(bytes)))
+            .map_err(|error| self.broken(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.broken(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -207,9 +223,7 @@ impl Client {
     /// Opens the admin socket; to look only, the observers' one will do.
     async fn connect(&self, to_look: bool) -> Result<UnixStream, ClientError> {
         let mut result = UnixStream::connect(&self.socket).await;
-        let denied = |result: &io::Result<UnixStream>| {
-            matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
-        };
+        let denied = |result: &io::Result<UnixStream>| matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied);
         if to_look && denied(&result) {
             result = UnixStream::connect(observer_beside(&self.socket)).await;
         }
@@ -227,10 +241,16 @@ impl Client {
     }
 
     fn broken(&self, error: &(impl std::error::Error + ?Sized)) -> ClientError {
-        ClientError::Broken { path: self.socket.clone(), what: error.to_string() }
+        ClientError::Broken {
+            path: self.socket.clone(),
+            what: error.to_string(),
+        }
     }
 
     fn unclear(&self, what: &impl ToString) -> ClientError {
-        ClientError::Unclear { path: self.socket.clone(), what: what.to_string() }
+        ClientError::Unclear {
+            path: self.socket.clone(),
+            what: what.to_string(),
+        }
     }
 }

@@ -27,8 +27,11 @@ pub(super) fn enroll(client: &Client, args: EnrollArgs) -> Result<(), Failure> {
         true => addresses_in(&netns)?,
         false => args.addresses,
     };
-    let labels: serde_json::Map<String, Value> =
-        args.labels.into_iter().map(|label| (label.key, label.value.into())).collect();
+    let labels: serde_json::Map<String, Value> = args
+        .labels
+        .into_iter()
+        .map(|label| (label.key, label.value.into()))
+        .collect();
     let name = ObjectName::new(args.namespace, args.name);
     let document = json!({
         "apiVersion": Kind::Workload.api_version(),
@@ -43,7 +46,10 @@ pub(super) fn enroll(client: &Client, args: EnrollArgs) -> Result<(), Failure> {
     });
     let send = |method: Method, media_type| {
         let query = write_options(object_path(Kind::Workload, &name), &args.write);
-        let body = Body { media_type, bytes: document.to_string().into_bytes() };
+        let body = Body {
+            media_type,
+            bytes: document.to_string().into_bytes(),
+        };
         client.send::<Receipt>(method, query, Some(body))
     };
     let receipt = match send(Method::PATCH, "application/merge-patch+json") {
@@ -60,35 +66,49 @@ pub(super) fn unenroll(client: &Client, args: UnenrollArgs) -> Result<(), Failur
     let name = ObjectName::new(args.namespace, args.name);
     let query = write_options(object_path(Kind::Workload, &name), &args.write);
     let patch = json!({ "spec": { "enrolled": false } });
-    let body = Body { media_type: "application/merge-patch+json", bytes: patch.to_string().into_bytes() };
+    let body = Body {
+        media_type: "application/merge-patch+json",
+        bytes: patch.to_string().into_bytes(),
+    };
     let receipt = client.send(Method::PATCH, query, Some(body))?;
     print::receipt(&receipt, args.write.output)
 }
 
 /// The daemon runs elsewhere: a relative path would mean another file there.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::Unasked(format!("{}: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| Failure::Unasked(format!("{}: {error}", path.display())))
 }
 
 /// The addresses that others can dial, of the network namespace at `netns`.
 fn addresses_in(netns: &Path) -> Result<Vec<IpAddr>, Failure> {
     let failed = |what: String| {
-        Failure::Unasked(format!("{}: {what}; give the pod's addresses with --address", netns.display()))
+        Failure::Unasked(format!(
+            "{}: {what}; give the pod's addresses with --address",
+            netns.display()
+        ))
     };
     let file = File::open(netns).map_err(|error| failed(error.to_string()))?;
     let look = move || -> nix::Result<Vec<IpAddr>> {
         setns(&file, CloneFlags::CLONE_NEWNET)?;
         let dialled = getifaddrs()?.filter_map(|interface| {
             let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            let v6 = || address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()));
+            let v4 = address
+                .as_sockaddr_in()
+                .map(|address| IpAddr::V4(address.ip()));
+            let v6 = || {
+                address
+                    .as_sockaddr_in6()
+                    .map(|address| IpAddr::V6(address.ip()))
+            };
             v4.or_else(v6).filter(is_dialled)
         });
         Ok(dialled.collect())
     };
     let found = std::thread::spawn(look).join();
     let found = found.map_err(|_| failed("the look inside failed".to_owned()))?;
-    let mut found = found.map_err(|errno| failed(format!("its addresses cannot be read: {errno}")))?;
+    let mut found =
+        found.map_err(|errno| failed(format!("its addresses cannot be read: {errno}")))?;
     found.sort();
     found.dedup();
     if found.is_empty() {
@@ -125,7 +145,12 @@ mod tests {
 
     #[test]
     fn a_missing_netns_is_said_with_the_way_out() {
-        let error = addresses_in(Path::new("/run/netns/weir-absent")).unwrap_err().to_string();
-        assert!(error.contains("No such file") && error.contains("--address"), "{error}");
+        let error = addresses_in(Path::new("/run/netns/weir-absent"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("No such file") && error.contains("--address"),
+            "{error}"
+        );
     }
 }

@@ -14,7 +14,7 @@ const DIRECTORY_MAX: usize = 10_000;
 
 /// Why the documents could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(super) enum FileError {
     /// A file or directory cannot be read.
     #[error("{path}: {source}")]
     Read {
@@ -66,12 +66,17 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> FileError {
 fn read_one(name: &Path, from: impl Read, left: &mut usize) -> Result<SourceText, FileError> {
     let mut text = String::new();
     let limit = u64::try_from(*left).unwrap_or(u64::MAX).saturating_add(1);
-    from.take(limit).read_to_string(&mut text).map_err(failed(name))?;
+    from.take(limit)
+        .read_to_string(&mut text)
+        .map_err(failed(name))?;
     let Some(rest) = left.checked_sub(text.len()) else {
         return Err(FileError::TooLarge);
     };
     *left = rest;
-    Ok(SourceText { name: name.display().to_string(), text })
+    Ok(SourceText {
+        name: name.display().to_string(),
+        text,
+    })
 }
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, FileError> {
@@ -103,11 +108,19 @@ mod tests {
     #[test]
     fn a_directory_gives_its_documents_by_name() {
         let temp = tempfile::tempdir().unwrap();
-        for (name, text) in [("b.yaml", "b"), ("a.json", "a"), ("c.yml", "c"), ("notes.txt", "x")] {
+        for (name, text) in [
+            ("b.yaml", "b"),
+            ("a.json", "a"),
+            ("c.yml", "c"),
+            ("notes.txt", "x"),
+        ] {
             fs::write(temp.path().join(name), text).unwrap();
         }
-        let texts: Vec<String> =
-            read(&[temp.path().into()]).unwrap().into_iter().map(|source| source.text).collect();
+        let texts: Vec<String> = read(&[temp.path().into()])
+            .unwrap()
+            .into_iter()
+            .map(|source| source.text)
+            .collect();
         assert_eq!(texts, ["a", "b", "c"]);
     }
 
@@ -116,7 +129,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let empty = read(&[temp.path().into()]).unwrap_err();
         assert!(matches!(empty, FileError::Empty(_)), "{empty}");
-        let absent = read(&[temp.path().join("absent.yaml")]).unwrap_err().to_string();
+        let absent = read(&[temp.path().join("absent.yaml")])
+            .unwrap_err()
+            .to_string();
         assert!(absent.contains("absent.yaml: No such file"), "{absent}");
         let large = temp.path().join("large.yaml");
         fs::write(&large, "x".repeat(BODY_MAX + 1)).unwrap();

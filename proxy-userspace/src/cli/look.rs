@@ -33,30 +33,64 @@ fn show<T: DeserializeOwned>(
 
 /// `weir history`.
 pub(super) fn history(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
-    show(client, Query::new("/v1/history"), args.output, |history: &Items<HistoryEntry>| {
-        let mut table = Table::new(&["GENERATION", "TIME", "UID", "IN-FORCE", "REASON"]);
-        for entry in &history.items {
-            table.row(vec![
-                entry.generation.to_string(),
-                format!("{:.0}", entry.time),
-                entry.uid.to_string(),
-                if entry.in_force { "*".to_owned() } else { String::new() },
-                entry.reason.clone().unwrap_or_default(),
-            ]);
+    show(
+        client,
+        Query::new("/v1/history"),
+        args.output,
+        |history: &Items<HistoryEntry>| {
+            let mut table = Table::new(&["GENERATION", "TIME", "UID", "CHANGES", "REASON"]);
+            for entry in &history.items {
+                table.row(vec![
+                    entry.generation.to_string(),
+                    format!("{:.0}", entry.time),
+                    entry.uid.to_string(),
+                    changes(entry),
+                    entry.reason.clone().unwrap_or_default(),
+                ]);
+            }
+            table.render()
+        },
+    )
+}
+
+/// The one change in words, of more how many there are.
+fn changes(entry: &HistoryEntry) -> String {
+    match &entry.changes[..] {
+        [one] if entry.changes_omitted == 0 => {
+            format!(
+                "{}/{}/{} {}",
+                one.kind.to_ascii_lowercase(),
+                one.namespace,
+                one.name,
+                one.change.as_str()
+            )
         }
-        table.render()
-    })
+        many => format!("{} objects", many.len() + entry.changes_omitted),
+    }
 }
 
 /// `weir workloads`.
 pub(super) fn workloads(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
-    show(client, Query::new("/v1/workloads"), args.output, workload_table)
+    show(
+        client,
+        Query::new("/v1/workloads"),
+        args.output,
+        workload_table,
+    )
 }
 
 fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-    let mut table =
-        Table::new(&["NAMESPACE", "NAME", "ADDRESSES", "ENROLLED", "CAPTURED", "PENDING", "OPEN", "WHY"]);
+    let mut table = Table::new(&[
+        "NAMESPACE",
+        "NAME",
+        "ADDRESSES",
+        "ENROLLED",
+        "CAPTURED",
+        "PENDING",
+        "OPEN",
+        "WHY",
+    ]);
     for workload in &workloads.items {
         let addresses: Vec<String> = workload.addresses.iter().map(ToString::to_string).collect();
         table.row(vec![
@@ -105,7 +139,10 @@ fn explanation(explanation: &Explanation) -> String {
     }
     lines.push(("generation", explanation.generation.to_string()));
     for endpoint in &explanation.endpoints {
-        let text = format!("{} {} {}%", endpoint.workload, endpoint.address, endpoint.share);
+        let text = format!(
+            "{} {} {}%",
+            endpoint.workload, endpoint.address, endpoint.share
+        );
         lines.push(("endpoint", text));
     }
     lines.extend(explanation.notes.iter().map(|note| ("note", note.clone())));
@@ -119,21 +156,42 @@ pub(super) fn status(client: &Client, args: &OutputArgs) -> Result<(), Failure> 
 
 fn status_text(status: &Status) -> String {
     let dataplane = &status.dataplane;
-    let attached = dataplane.programs.iter().filter(|program| program.attached).count();
-    let objects: Vec<String> = status.objects.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let attached = dataplane
+        .programs
+        .iter()
+        .filter(|program| program.attached)
+        .count();
+    let objects: Vec<String> = status
+        .objects
+        .iter()
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
     let mut text = fields(&[
         ("node", status.node.clone()),
         ("version", status.version.clone()),
         ("process", status.pid.to_string()),
-        ("started", format!("{:.0} ({} s ago)", status.started_at, status.uptime_seconds)),
-        ("generation", format!("{} (revision {})", status.generation, status.revision)),
+        (
+            "started",
+            format!("{:.0} ({} s ago)", status.started_at, status.uptime_seconds),
+        ),
+        (
+            "generation",
+            format!("{} (revision {})", status.generation, status.revision),
+        ),
         ("objects", objects.join(", ")),
-        ("programs", format!("{attached} of {} attached", dataplane.programs.len())),
+        (
+            "programs",
+            format!("{attached} of {} attached", dataplane.programs.len()),
+        ),
         ("listeners", dataplane.listeners.len().to_string()),
         ("UDP", dataplane.udp.clone()),
         ("IPv6", dataplane.ipv6.clone()),
     ]);
-    for program in dataplane.programs.iter().filter(|program| !program.attached) {
+    for program in dataplane
+        .programs
+        .iter()
+        .filter(|program| !program.attached)
+    {
         let _infallible = writeln!(text, "NOT ATTACHED: {} at {}", program.name, program.hook);
     }
     for warning in &status.warnings {
@@ -141,7 +199,10 @@ fn status_text(status: &Status) -> String {
     }
     let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY"]);
     for map in &dataplane.maps {
-        let entries = map.entries.map(|entries| entries.to_string()).unwrap_or_default();
+        let entries = map
+            .entries
+            .map(|entries| entries.to_string())
+            .unwrap_or_default();
         maps.row(vec![map.name.clone(), entries, map.capacity.to_string()]);
     }
     let mut counters = Table::new(&["COUNTER", "VALUE"]);
@@ -153,7 +214,12 @@ fn status_text(status: &Status) -> String {
 
 /// `label: value` lines, the values in one column.
 fn fields(lines: &[(&str, String)]) -> String {
-    let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 1;
+    let width = lines
+        .iter()
+        .map(|(label, _)| label.len())
+        .max()
+        .unwrap_or(0)
+        + 1;
     let mut text = String::new();
     for (label, value) in lines {
         let _infallible = writeln!(text, "{:width$} {value}", format!("{label}:"));
@@ -166,7 +232,10 @@ pub(super) fn tap(client: &Client) -> Result<(), Failure> {
     let mut unread = false;
     client.follow(Query::new("/v1/tap"), |lines| {
         let mut stdout = io::stdout().lock();
-        unread = stdout.write_all(lines).and_then(|()| stdout.flush()).is_err();
+        unread = stdout
+            .write_all(lines)
+            .and_then(|()| stdout.flush())
+            .is_err();
         !unread
     })?;
     if unread { Err(Failure::Unread) } else { Ok(()) }
@@ -174,7 +243,11 @@ pub(super) fn tap(client: &Client) -> Result<(), Failure> {
 
 /// `weir top`.
 pub(super) fn top(client: &Client, args: &TopArgs) -> Result<(), Failure> {
-    let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+    let clear = if io::stdout().is_terminal() {
+        CLEAR
+    } else {
+        ""
+    };
     let mut looks = 0;
     loop {
         let status: Status = client.get(Query::new("/v1/status"))?;
@@ -183,9 +256,19 @@ pub(super) fn top(client: &Client, args: &TopArgs) -> Result<(), Failure> {
             "weir {} on {}   up {} s   generation {}   revision {}",
             status.version, status.node, status.uptime_seconds, status.generation, status.revision
         );
-        let counters = status.dataplane.counters.iter().filter(|(_, value)| **value > 0);
-        let counters: Vec<String> = counters.map(|(name, value)| format!("{name} {value}")).collect();
-        print::out(&format!("{clear}{head}\n{}\n\n{}\n", counters.join("   "), workload_table(&workloads)))?;
+        let counters = status
+            .dataplane
+            .counters
+            .iter()
+            .filter(|(_, value)| **value > 0);
+        let counters: Vec<String> = counters
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        print::out(&format!(
+            "{clear}{head}\n{}\n\n{}\n",
+            counters.join("   "),
+            workload_table(&workloads)
+        ))?;
         looks += 1;
         if args.count.is_some_and(|count| looks >= count) {
             return Ok(());

@@ -17,8 +17,7 @@ mod table;
 mod tests;
 mod write;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -73,7 +72,10 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell if this cannot be written.
             let _ = error.print();
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
             return ExitCode::from(if asked { 0 } else { 2 });
         }
     };
@@ -96,8 +98,12 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Outcome, Failure> {
-    let socket = cli.admin_socket.clone().unwrap_or_else(|| ADMIN_SOCKET.into());
-    let ask = || Client::new(&socket).map_err(|error| Failure::Unasked(format!("no runtime: {error}")));
+    let socket = cli
+        .admin_socket
+        .clone()
+        .unwrap_or_else(|| ADMIN_SOCKET.into());
+    let ask =
+        || Client::new(&socket).map_err(|error| Failure::Unasked(format!("no runtime: {error}")));
     match cli.command {
         Command::Run(args) => {
             let options = args.options(cli.admin_socket);
@@ -128,7 +134,9 @@ fn dispatch(cli: Cli) -> Result<Outcome, Failure> {
 
 /// Refuses while a daemon runs: it would go on without its kernel half.
 fn uninstall(args: UninstallArgs, socket: &Path) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::Unasked(format!("no runtime: {error}")))?;
     if let Some(holder) = runtime.block_on(holder(socket)) {
         return Err(Failure::Daemon(anyhow::anyhow!(

@@ -16,7 +16,9 @@ use super::args::Output;
 /// Writes `text`; a reader that went away ends the command, quietly.
 pub(super) fn out(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::Unread,
         _ => Failure::Unasked(format!("standard output: {error}")),
@@ -72,7 +74,10 @@ pub(super) fn receipt(receipt: &Receipt, output: Output) -> Result<(), Failure> 
             namespace => format!("{namespace}/"),
         };
         let change = object.change.as_str();
-        text.push_str(&format!("{kind}/{namespace}{} {change}{dry}\n", object.name));
+        text.push_str(&format!(
+            "{kind}/{namespace}{} {change}{dry}\n",
+            object.name
+        ));
     }
     let is_rule = |kind: &str| kind.parse::<Kind>().is_ok_and(Kind::is_rule);
     let rules_changed = receipt

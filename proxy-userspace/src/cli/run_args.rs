@@ -55,7 +55,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "off", env = "WEIR_ACCELERATE")]
     pub accelerate: Option<Accelerate>,
     /// DNS server for host names in egress rules; may be repeated [default: /etc/resolv.conf]
-    #[arg(long = "resolver", value_name = "ADDR[:PORT]", env = "WEIR_RESOLVERS", value_delimiter = ',')]
+    #[arg(
+        long = "resolver",
+        value_name = "ADDR[:PORT]",
+        env = "WEIR_RESOLVERS",
+        value_delimiter = ','
+    )]
     pub resolvers: Vec<Resolver>,
     /// Group that may open the read-only socket beside the admin socket [default: root alone]
     #[arg(long, value_name = "GROUP", env = "WEIR_OBSERVER_GROUP")]
@@ -140,7 +145,9 @@ impl FromStr for ObserverGroup {
         match Group::from_name(text) {
             Ok(Some(group)) => Ok(Self(group.gid)),
             Ok(None) => Err("this machine has no such group".to_owned()),
-            Err(errno) => Err(format!("the groups of this machine cannot be read: {errno}")),
+            Err(errno) => Err(format!(
+                "the groups of this machine cannot be read: {errno}"
+            )),
         }
     }
 }
@@ -166,7 +173,8 @@ impl FromStr for Metrics {
             return Ok(Self::Off);
         }
         let address = text.parse().map(Self::On);
-        address.map_err(|_| "want an address and a port, such as 127.0.0.1:15090, or off".to_owned())
+        address
+            .map_err(|_| "want an address and a port, such as 127.0.0.1:15090, or off".to_owned())
     }
 }
 
@@ -238,11 +246,18 @@ impl RunArgs {
                 None => host_name()?,
             },
             admin_socket: path(admin_socket, file.admin_socket, ADMIN_SOCKET),
-            observers: self.observer_group.or(file.observer_group).map(|group| group.0),
+            observers: self
+                .observer_group
+                .or(file.observer_group)
+                .map(|group| group.0),
             cgroup: self.cgroup.or(file.cgroup),
             bpffs: path(self.bpffs, file.bpffs, BPFFS),
             state_dir: path(self.state_dir, file.state_dir, STATE_DIR),
-            metrics: match self.metrics.or(file.metrics).unwrap_or(Metrics::On(METRICS)) {
+            metrics: match self
+                .metrics
+                .or(file.metrics)
+                .unwrap_or(Metrics::On(METRICS))
+            {
                 Metrics::On(address) => Some(address),
                 Metrics::Off => None,
             },
@@ -266,10 +281,15 @@ impl UninstallArgs {
 
 impl Settings {
     fn read(path: &Path) -> Result<Self, SettingsError> {
-        let failed = |source| SettingsError::Read { path: path.to_path_buf(), source };
+        let failed = |source| SettingsError::Read {
+            path: path.to_path_buf(),
+            source,
+        };
         let mut text = String::new();
         let file = fs::File::open(path).map_err(failed)?;
-        file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+        file.take(FILE_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
         if text.len() as u64 > FILE_MAX {
             return Err(SettingsError::TooLarge(path.to_path_buf()));
         }
@@ -284,7 +304,8 @@ impl Settings {
 }
 
 fn host_name() -> Result<String, SettingsError> {
-    let name = nix::unistd::gethostname().map_err(|errno| SettingsError::Node(errno.to_string()))?;
+    let name =
+        nix::unistd::gethostname().map_err(|errno| SettingsError::Node(errno.to_string()))?;
     match name.into_string() {
         Ok(name) if !name.is_empty() => Ok(name),
         _ => Err(SettingsError::Node("it is empty or not UTF-8".to_owned())),

@@ -13,7 +13,10 @@ use crate::config::{Kind, ObjectName};
 /// `weir get`.
 pub(super) fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
     if let Some(name) = &args.name {
-        let object: Value = client.get(object_path(args.kind, &ObjectName::new(&args.namespace, name)))?;
+        let object: Value = client.get(object_path(
+            args.kind,
+            &ObjectName::new(&args.namespace, name),
+        ))?;
         return match args.output {
             Output::Table => print::out(&table(args.kind, &[object], false)),
             output => print::structured(&object, output),
@@ -22,14 +25,20 @@ pub(super) fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
     let namespace = (!args.all_namespaces).then_some(&args.namespace);
     let query = Query::new(format!("/v1/{}", args.kind.singular()))
         .with("namespace", namespace)
-        .with("labelSelector", args.selector.as_ref().map(ToString::to_string));
+        .with(
+            "labelSelector",
+            args.selector.as_ref().map(ToString::to_string),
+        );
     let list: List = client.get(query)?;
     if args.output != Output::Table {
         return print::structured(&list, args.output);
     }
     if list.items.is_empty() {
         match namespace {
-            Some(namespace) => eprintln!("no {} in namespace {namespace}; -A shows every namespace", args.kind.plural()),
+            Some(namespace) => eprintln!(
+                "no {} in namespace {namespace}; -A shows every namespace",
+                args.kind.plural()
+            ),
             None => eprintln!("no {}", args.kind.plural()),
         }
         return Ok(());
@@ -46,7 +55,11 @@ fn table(kind: Kind, objects: &[Value], with_namespace: bool) -> String {
         Kind::EgressRule => &["DESTINATION", "PORTS", "SOURCE"],
         Kind::MeshConfig => &["EGRESS", "ON-PROXY-DOWN", "ACCESS-LOG", "HEADER-TIMEOUT"],
     };
-    let before: &[&str] = if with_namespace { &["NAMESPACE", "NAME"] } else { &["NAME"] };
+    let before: &[&str] = if with_namespace {
+        &["NAMESPACE", "NAME"]
+    } else {
+        &["NAME"]
+    };
     let mut table = Table::new(&[before, columns].concat());
     for object in objects {
         let metadata = &object["metadata"];
@@ -83,12 +96,14 @@ fn row(kind: Kind, object: &Value) -> Vec<String> {
         ],
         Kind::EgressRule => vec![
             word(&spec["destination"]["service"]),
-            each(&spec["ports"], |port| format!("{}/{}", word(&port["port"]), word(&port["protocol"]))),
+            each(&spec["ports"], |port| {
+                format!("{}/{}", word(&port["port"]), word(&port["protocol"]))
+            }),
             source(&spec["source"]),
         ],
-        Kind::MeshConfig => {
-            ["egress", "onProxyDown", "accessLog", "headerTimeout"].map(|field| word(&spec[field])).into()
-        }
+        Kind::MeshConfig => ["egress", "onProxyDown", "accessLog", "headerTimeout"]
+            .map(|field| word(&spec[field]))
+            .into(),
     }
 }
 
@@ -112,12 +127,17 @@ fn each(value: &Value, show: impl Fn(&Value) -> String) -> String {
 
 fn pairs(value: &Value) -> String {
     let pairs = value.as_object().into_iter().flatten();
-    pairs.map(|(key, value)| format!("{key}={}", word(value))).collect::<Vec<_>>().join(",")
+    pairs
+        .map(|(key, value)| format!("{key}={}", word(value)))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn service_port(port: &Value) -> String {
     let (number, target) = (word(&port["port"]), word(&port["targetPort"]));
-    let protocol = port.get("appProtocol").map_or_else(|| "detect".to_owned(), word);
+    let protocol = port
+        .get("appProtocol")
+        .map_or_else(|| "detect".to_owned(), word);
     if target == number || target.is_empty() {
         format!("{number}/{protocol}")
     } else {
@@ -138,7 +158,11 @@ fn destination(object: &Value) -> String {
 
 fn condition(value: &Value) -> String {
     let mut parts = vec![source(&value["source"])];
-    for (field, compare) in value["request"]["headers"].as_object().into_iter().flatten() {
+    for (field, compare) in value["request"]["headers"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         for (how, text) in compare.as_object().into_iter().flatten() {
             let sign = match how.as_str() {
                 "exact" => "=",
@@ -153,15 +177,27 @@ fn condition(value: &Value) -> String {
 }
 
 fn source(value: &Value) -> String {
-    let mut parts = vec![word(&value["namespace"]), word(&value["name"]), pairs(&value["labels"])];
+    let mut parts = vec![
+        word(&value["namespace"]),
+        word(&value["name"]),
+        pairs(&value["labels"]),
+    ];
     parts.retain(|part| !part.is_empty());
-    if parts.is_empty() { String::new() } else { format!("from:{}", parts.join("/")) }
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!("from:{}", parts.join("/"))
+    }
 }
 
 fn route(route: &Value) -> String {
     let labels = pairs(&route["labels"]);
     let weight = route.get("weight").map_or_else(|| "100".to_owned(), word);
-    if labels.is_empty() { format!("{weight}%") } else { format!("{weight}%:{labels}") }
+    if labels.is_empty() {
+        format!("{weight}%")
+    } else {
+        format!("{weight}%:{labels}")
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +243,9 @@ mod tests {
             },
         });
         let text = table(Kind::Service, &[service], false);
-        assert!(text.contains("svcb   10.96.0.2   80:8080/http,9000/detect   -\n"), "{text}");
+        assert!(
+            text.contains("svcb   10.96.0.2   80:8080/http,9000/detect   -\n"),
+            "{text}"
+        );
     }
 }

@@ -12,13 +12,22 @@ pub(super) struct Table {
 impl Table {
     /// A table without rows.
     pub(super) fn new(head: &[&str]) -> Self {
-        Self { head: head.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new() }
+        Self {
+            head: head.iter().map(|&name| name.to_owned()).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row; an empty cell shows as `-`, so that every row has as many words as columns.
     pub(super) fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.head.len(), "a cell for each column");
-        let dash = |cell: String| if cell.is_empty() { "-".to_owned() } else { cell };
+        let dash = |cell: String| {
+            if cell.is_empty() {
+                "-".to_owned()
+            } else {
+                cell
+            }
+        };
         self.rows.push(cells.into_iter().map(dash).collect());
     }
 
@@ -52,6 +61,9 @@ mod tests {
         let mut table = Table::new(&["NAME", "PORTS"]);
         table.row(vec!["svca".into(), "80".into()]);
         table.row(vec!["a-long-name".into(), String::new()]);
-        assert_eq!(table.render(), "NAME          PORTS\nsvca          80\na-long-name   -\n");
+        assert_eq!(
+            table.render(),
+            "NAME          PORTS\nsvca          80\na-long-name   -\n"
+        );
     }
 }

@@ -12,8 +12,7 @@ use std::str::FromStr;
 use proxy_common::Port;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Objects;
-use crate::config::object::ObjectName;
+use crate::config::{ObjectName, Objects, Warning};
 
 /// The half of weir that decides on connections and carries them.
 ///
@@ -29,7 +28,7 @@ pub trait Dataplane: Send + 'static {
         objects: &Objects,
         generation: u64,
         revision: u64,
-    ) -> Result<Vec<String>, InstallError>;
+    ) -> Result<Vec<Warning>, InstallError>;
 
     /// What would happen to a connection or request now.
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError>;
@@ -52,7 +51,9 @@ pub enum InstallError {
     #[error("{0}; the former configuration is still in force")]
     Failed(String),
     /// Writing failed half-way and so did the way back: what it concerns is closed.
-    #[error("{0}; the way back failed too, so the workloads concerned are closed until an apply succeeds")]
+    #[error(
+        "{0}; the way back failed too, so the workloads concerned are closed until an apply succeeds"
+    )]
     Closed(String),
 }
 
@@ -82,7 +83,10 @@ impl FromStr for Target {
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return Ok(with_port(Host::Address(addr.ip()), Some(Port(addr.port()))));
         }
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Ok(with_port(Host::Address(ip), None));
         }
@@ -90,7 +94,9 @@ impl FromStr for Target {
             None => (text, None),
             Some((name, port)) => {
                 let port = port.parse::<u16>().ok().filter(|port| *port != 0);
-                let port = port.ok_or_else(|| format!("{text:?} has no port from 1 to 65535 after the colon"))?;
+                let port = port.ok_or_else(|| {
+                    format!("{text:?} has no port from 1 to 65535 after the colon")
+                })?;
                 (name, Some(Port(port)))
             }
         };
@@ -98,7 +104,10 @@ impl FromStr for Target {
         if name.is_empty() || name.len() > 253 || !name.chars().all(known) {
             return Err(format!("{text:?} is no address, service or host name"));
         }
-        Ok(with_port(Host::Name(name.trim_end_matches('.').to_ascii_lowercase()), port))
+        Ok(with_port(
+            Host::Name(name.trim_end_matches('.').to_ascii_lowercase()),
+            port,
+        ))
     }
 }
 
@@ -281,14 +290,34 @@ mod tests {
             ("API.example.com.:443", name("api.example.com"), Some(443)),
         ] {
             let target: Target = text.parse().unwrap();
-            assert_eq!(target, Target { host, port: port.map(Port) }, "{text}");
-            assert_eq!(target.to_string().parse::<Target>().unwrap(), target, "{text}");
+            assert_eq!(
+                target,
+                Target {
+                    host,
+                    port: port.map(Port)
+                },
+                "{text}"
+            );
+            assert_eq!(
+                target.to_string().parse::<Target>().unwrap(),
+                target,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in ["", ":80", "svcb:", "svcb:0", "svcb:99999", "a b", "http://svcb/", "fd00::1:x"] {
+        for text in [
+            "",
+            ":80",
+            "svcb:",
+            "svcb:0",
+            "svcb:99999",
+            "a b",
+            "http://svcb/",
+            "fd00::1:x",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

@@ -25,7 +25,7 @@ pub use self::dataplane::{
 pub use self::refusal::Refusal;
 pub use self::view::View;
 pub use self::writer::{Batch, Changed, Done, Expect, Intent, Mode, Writer};
-use crate::config::{Entry, Store};
+use crate::config::{Entry, Objects, Store};
 
 /// Requests that may wait for the writer. More are told to come back.
 const WAITING_MAX: usize = 64;
@@ -55,10 +55,14 @@ pub enum StartError {
 }
 
 impl Control {
-    /// Puts in force what `store` holds and starts the writer. Its thread
+    /// Puts in force what was stored (both as [`Store::open`] gives them) and starts the writer. Its thread
     /// drops the data plane and ends once every handle is gone.
-    pub fn start(store: Store, dataplane: impl Dataplane) -> Result<(Self, JoinHandle<()>), StartError> {
-        let mut writer = Writer::start(store, Box::new(dataplane))?;
+    pub fn start(
+        store: Store,
+        objects: Objects,
+        dataplane: impl Dataplane,
+    ) -> Result<(Self, JoinHandle<()>), StartError> {
+        let mut writer = Writer::start(store, objects, Box::new(dataplane))?;
         let view = writer.view();
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING_MAX);
         let work = move || {
@@ -66,7 +70,9 @@ impl Control {
                 job(&mut writer);
             }
         };
-        let thread = thread::Builder::new().name("weir-control".to_owned()).spawn(work)?;
+        let thread = thread::Builder::new()
+            .name("weir-control".to_owned())
+            .spawn(work)?;
         let looks = Arc::new(Semaphore::new(LOOKS_MAX));
         Ok((Self { jobs, looks, view }, thread))
     }
@@ -114,7 +120,8 @@ impl Control {
 
     /// See [`Dataplane::explain`].
     pub async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Refusal> {
-        self.look(move |writer| writer.dataplane().explain(&query).map_err(Refusal::Explain)).await
+        self.look(move |writer| writer.dataplane().explain(&query).map_err(Refusal::Explain))
+            .await
     }
 
     /// See [`Dataplane::status`].

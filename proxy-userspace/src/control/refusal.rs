@@ -46,7 +46,9 @@ pub enum Refusal {
     NotStored(StoreError),
     /// It could not be kept on disk, nor taken out of force again: until the
     /// next restart or apply it holds, unrecorded.
-    #[error("the configuration could not be stored ({store}), and going back failed too: {install}")]
+    #[error(
+        "the configuration could not be stored ({store}), and going back failed too: {install}"
+    )]
     Torn {
         /// Why it could not be stored.
         store: StoreError,
@@ -77,6 +79,9 @@ impl From<Mistakes> for Refusal {
 fn several(sentences: &[String]) -> String {
     match sentences {
         [one] => one.clone(),
-        many => format!("{} objects are not as the request takes them to be; nothing was changed", many.len()),
+        many => format!(
+            "{} objects are not as the request takes them to be; nothing was changed",
+            many.len()
+        ),
     }
 }

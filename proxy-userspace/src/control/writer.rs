@@ -12,8 +12,8 @@ use super::refusal::Refusal;
 use super::view::View;
 use crate::admin::selector::Selector;
 use crate::config::{
-    self, Author, Change, Entry, Kind, Object, ObjectName, Objects, Parsed, PatchType, Receipt, Store,
-    StoreError, Warning,
+    self, Author, Change, Entry, Kind, Object, ObjectName, Objects, Parsed, PatchType, Receipt,
+    Store, StoreError, Warning,
 };
 
 /// What `POST /v1/apply` does with an object.
@@ -86,6 +86,8 @@ pub struct Done {
     pub objects: Vec<Changed>,
     /// What was accepted but may not be what was meant.
     pub warnings: Vec<Warning>,
+    /// Whether nothing was changed because only a check was asked for.
+    pub dry_run: bool,
 }
 
 /// The writer. There is one.
@@ -96,12 +98,22 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Puts in force what `store` holds.
-    pub(super) fn start(store: Store, dataplane: Box<dyn Dataplane>) -> Result<Self, InstallError> {
+    /// Puts `objects` in force, which `store` holds.
+    pub(super) fn start(
+        store: Store,
+        objects: Objects,
+        dataplane: Box<dyn Dataplane>,
+    ) -> Result<Self, InstallError> {
         let view = Arc::new(ArcSwap::from_pointee(View::default()));
-        let mut writer = Self { store, dataplane, view };
-        let objects = writer.store.objects().clone();
-        let Receipt { generation, revision } = writer.store.receipt();
+        let mut writer = Self {
+            store,
+            dataplane,
+            view,
+        };
+        let Receipt {
+            generation,
+            revision,
+        } = writer.store.receipt();
         let warnings = writer.dataplane.install(&objects, generation, revision)?;
         writer.show(objects, warnings);
         Ok(writer)
@@ -128,14 +140,24 @@ impl Writer {
             Expect::Anything => true,
             Expect::Present => version.is_some(),
             Expect::Absent => version.is_none(),
-            Expect::Version(wanted) => version.is_some_and(|version| version.to_string() == *wanted),
+            Expect::Version(wanted) => {
+                version.is_some_and(|version| version.to_string() == *wanted)
+            }
         };
-        if met { Ok(()) } else { Err(Refusal::Precondition(kind, name.clone())) }
+        if met {
+            Ok(())
+        } else {
+            Err(Refusal::Precondition(kind, name.clone()))
+        }
     }
 
     /// Puts documents in force, all or none.
     pub fn apply(&mut self, batch: Batch, intent: Intent) -> Result<Done, Refusal> {
-        let Batch { parsed, mode, prune } = batch;
+        let Batch {
+            parsed,
+            mode,
+            prune,
+        } = batch;
         self.check_presence(&parsed, mode)?;
         self.check_versions(&parsed)?;
         let mut plan = Plan::new(&self.view.load());
@@ -177,7 +199,10 @@ impl Writer {
         intent: Intent,
     ) -> Result<Done, Refusal> {
         self.check_versions(parsed)?;
-        let named = parsed.objects.iter().map(|object| (object.kind(), object.name().clone()));
+        let named = parsed
+            .objects
+            .iter()
+            .map(|object| (object.kind(), object.name().clone()));
         let named: Vec<_> = named.collect();
         self.delete(&named, ignore_absent, intent)
     }
@@ -190,10 +215,12 @@ impl Writer {
         patch: (PatchType, &[u8]),
         intent: Intent,
     ) -> Result<Done, Refusal> {
-        let current = self.store.objects().get(kind, name);
-        let current = current.ok_or_else(|| Refusal::Absent(vec![format!("there is no {kind} {name}")]))?;
+        let current = self.view.load().objects.get(kind, name);
+        let current =
+            current.ok_or_else(|| Refusal::Absent(vec![format!("there is no {kind} {name}")]))?;
         let (patch_type, body) = patch;
-        let patched = config::patch(&self.store.document(&current), patch_type, body).map_err(Refusal::Patch)?;
+        let patched = config::patch(&self.store.document(&current), patch_type, body)
+            .map_err(Refusal::Patch)?;
         let parsed = config::parse_value("the patched object", &patched)?;
         self.put(kind, name, parsed, intent)
     }
@@ -207,9 +234,14 @@ impl Writer {
         intent: Intent,
     ) -> Result<Done, Refusal> {
         match &parsed.objects[..] {
-            [object] if object.kind() == kind && object.name() == name => {
-                self.apply(Batch { parsed, mode: Mode::Upsert, prune: None }, intent)
-            }
+            [object] if object.kind() == kind && object.name() == name => self.apply(
+                Batch {
+                    parsed,
+                    mode: Mode::Upsert,
+                    prune: None,
+                },
+                intent,
+            ),
             objects => Err(Refusal::OtherObject {
                 wanted: format!("{kind} {name}"),
                 found: match objects {
@@ -233,24 +265,33 @@ impl Writer {
             StoreError::UnknownGeneration { .. } => Refusal::NoGeneration(error),
             error => Refusal::History(error),
         })?;
-        intent.author.reason.get_or_insert_with(|| format!("undo to generation {to}"));
+        intent
+            .author
+            .reason
+            .get_or_insert_with(|| format!("undo to generation {to}"));
         let mut plan = Plan::new(&self.view.load());
         plan.replace_rules(&rules);
         self.carry_out(plan, intent)
     }
 
     fn check_presence(&self, parsed: &Parsed, mode: Mode) -> Result<(), Refusal> {
-        let is_there = |object: &&Object| self.store.resource_version(object.kind(), object.name()).is_some();
+        let is_there = |object: &&Object| {
+            self.store
+                .resource_version(object.kind(), object.name())
+                .is_some()
+        };
         match mode {
             Mode::Upsert => Ok(()),
             Mode::Create => {
                 let there = parsed.objects.iter().filter(is_there);
-                let there = there.map(|object| format!("{object} is there already: `weir apply` changes it"));
+                let there = there
+                    .map(|object| format!("{object} is there already: `weir apply` changes it"));
                 none(there.collect(), Refusal::Conflict)
             }
             Mode::Replace => {
                 let absent = parsed.objects.iter().filter(|object| !is_there(object));
-                let absent = absent.map(|object| format!("there is no {object}: `weir create` makes it"));
+                let absent =
+                    absent.map(|object| format!("there is no {object}: `weir create` makes it"));
                 none(absent.collect(), Refusal::Absent)
             }
         }
@@ -259,28 +300,56 @@ impl Writer {
     fn check_versions(&self, parsed: &Parsed) -> Result<(), Refusal> {
         let stale = parsed.objects.iter().filter_map(|object| {
             let given = parsed.resource_version(object.kind(), object.name());
-            self.store.check_version(object.kind(), object.name(), given).err()
+            self.store
+                .check_version(object.kind(), object.name(), given)
+                .err()
         });
-        none(stale.map(|stale| stale.to_string()).collect(), Refusal::Conflict)
+        none(
+            stale.map(|stale| stale.to_string()).collect(),
+            Refusal::Conflict,
+        )
     }
 
     /// Check, install, store, show.
     fn carry_out(&mut self, plan: Plan, intent: Intent) -> Result<Done, Refusal> {
-        let Plan { next, objects, mut warnings } = plan;
+        let Plan {
+            next,
+            objects,
+            mut warnings,
+        } = plan;
         let former = self.view.load_full();
         let oddities = next.check()?;
-        warnings.extend(oddities.iter().filter(|oddity| is_news(oddity, &former, &objects)).cloned());
+        warnings.extend(
+            oddities
+                .iter()
+                .filter(|oddity| is_news(oddity, &former, &objects))
+                .cloned(),
+        );
         if intent.dry_run {
-            return Ok(Done { view: former, objects, warnings });
+            return Ok(Done {
+                view: former,
+                objects,
+                warnings,
+                dry_run: true,
+            });
         }
-        let changed = |rule: bool| objects.iter().any(|object| object.kind.is_rule() == rule && !object.unchanged);
+        let changed = |rule: bool| {
+            objects
+                .iter()
+                .any(|object| object.kind.is_rule() == rule && !object.unchanged)
+        };
         let generation = former.generation + u64::from(changed(true));
         let revision = former.revision + u64::from(changed(false));
         // Unchanged objects are installed too: what could not be had before
         // (a pod's namespace, say) may be there now.
-        let left_out = self.dataplane.install(&next, generation, revision).map_err(Refusal::Install)?;
+        let left_out = self
+            .dataplane
+            .install(&next, generation, revision)
+            .map_err(Refusal::Install)?;
         if let Err(store) = self.store.commit(&next, intent.author) {
-            let back = self.dataplane.install(&former.objects, former.generation, former.revision);
+            let back = self
+                .dataplane
+                .install(&former.objects, former.generation, former.revision);
             return Err(match back {
                 Ok(_) => Refusal::NotStored(store),
                 Err(install) => Refusal::Torn { store, install },
@@ -288,25 +357,43 @@ impl Writer {
         }
         warnings.extend(left_out.iter().cloned());
         self.show(next, [oddities, left_out].concat());
-        Ok(Done { view: self.view.load_full(), objects, warnings })
+        Ok(Done {
+            view: self.view.load_full(),
+            objects,
+            warnings,
+            dry_run: false,
+        })
     }
 
     /// Shows what is in force from now on.
     fn show(&self, objects: Objects, warnings: Vec<Warning>) {
-        let Receipt { generation, revision } = self.store.receipt();
+        let Receipt {
+            generation,
+            revision,
+        } = self.store.receipt();
         let all = Kind::ALL.into_iter().flat_map(|kind| objects.list(kind));
         let version = |object: Object| {
             let version = self.store.resource_version(object.kind(), object.name())?;
             Some(((object.kind(), object.name().clone()), version))
         };
         let versions = all.filter_map(version).collect();
-        self.view.store(Arc::new(View { objects, generation, revision, warnings, versions }));
+        self.view.store(Arc::new(View {
+            objects,
+            generation,
+            revision,
+            warnings,
+            versions,
+        }));
     }
 }
 
 /// `Ok` if there are no `sentences`.
 fn none(sentences: Vec<String>, refusal: fn(Vec<String>) -> Refusal) -> Result<(), Refusal> {
-    if sentences.is_empty() { Ok(()) } else { Err(refusal(sentences)) }
+    if sentences.is_empty() {
+        Ok(())
+    } else {
+        Err(refusal(sentences))
+    }
 }
 
 /// Whether the request brought the oddity about, or is about the object that is odd.
@@ -326,7 +413,11 @@ struct Plan {
 
 impl Plan {
     fn new(view: &View) -> Self {
-        Self { next: view.objects.clone(), objects: Vec::new(), warnings: Vec::new() }
+        Self {
+            next: view.objects.clone(),
+            objects: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     fn put(&mut self, object: Object) {
@@ -334,7 +425,13 @@ impl Plan {
         let before = self.next.get(kind, &name);
         let unchanged = self.next.upsert(object) == Change::Unchanged;
         let after = self.next.get(kind, &name);
-        self.objects.push(Changed { kind, name, before, after, unchanged });
+        self.objects.push(Changed {
+            kind,
+            name,
+            before,
+            after,
+            unchanged,
+        });
     }
 
     /// Whether there was something to take out.
@@ -342,19 +439,32 @@ impl Plan {
         let before = self.next.remove(kind, name);
         let found = before.is_some();
         if found {
-            self.objects.push(Changed { kind, name: name.clone(), before, after: None, unchanged: false });
+            self.objects.push(Changed {
+                kind,
+                name: name.clone(),
+                before,
+                after: None,
+                unchanged: false,
+            });
         }
         found
     }
 
     /// Takes out what carries the labels and is not of the request.
     fn prune(&mut self, selector: &Selector) {
-        let named: BTreeSet<_> =
-            self.objects.iter().map(|changed| (changed.kind, changed.name.clone())).collect();
+        let named: BTreeSet<_> = self
+            .objects
+            .iter()
+            .map(|changed| (changed.kind, changed.name.clone()))
+            .collect();
         for kind in Kind::ALL {
             for object in self.next.list(kind) {
                 let name = object.name();
-                if selector.selects(object.labels()) && !named.contains(&(kind, name.clone())) {
+                if object
+                    .labels()
+                    .is_some_and(|labels| selector.selects(labels))
+                    && !named.contains(&(kind, name.clone()))
+                {
                     self.remove(kind, name);
                 }
             }
