@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ const BACKLOG: i32 = 4_096;
 #[derive(Debug)]
 pub struct Netns {
     file: File,
+    identity: (u64, u64),
     cookie: NetnsCookie,
 }
 
@@ -59,7 +61,8 @@ impl Netns {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             netns_cookie(&socket)
         })??;
-        Ok(Self { file, cookie })
+        let meta = file.metadata()?;
+        Ok(Self { identity: (meta.dev(), meta.ino()), file, cookie })
     }
 
     /// The namespace that this thread lives in.
@@ -70,6 +73,11 @@ impl Netns {
     /// The kernel's cookie of the namespace.
     pub fn cookie(&self) -> NetnsCookie {
         self.cookie
+    }
+
+    /// Device and inode of the namespace: no other has them while this is open.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// Addresses and loopback of the namespace, seen from a thread that lives in `home`.

@@ -23,12 +23,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use self::args::{ADMIN_SOCKET, Cli, Command};
+use self::args::{ADMIN_SOCKET, CanaryArgs, Cli, Command};
 use self::client::{Client, ClientError};
 use self::run_args::UninstallArgs;
 use crate::admin::problem::Problem;
 use crate::admin::socket::holder;
 use crate::daemon;
+use crate::node::run_canary;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,7 @@ fn dispatch(cli: Cli) -> Result<Outcome, Failure> {
             let options = options.map_err(|error| Failure::Unasked(error.to_string()))?;
             daemon::run(options).map_err(Failure::Daemon)?;
         }
+        Command::Canary(args) => canary(&args)?,
         Command::Uninstall(args) => uninstall(args, &socket)?,
         Command::Apply(args) => write::apply(&ask()?, args)?,
         Command::Create(args) => write::create(&ask()?, args)?,
@@ -133,6 +135,14 @@ fn dispatch(cli: Cli) -> Result<Outcome, Failure> {
 }
 
 /// Refuses while a daemon runs: it would go on without its kernel half.
+/// Says on standard output why not, because that is what the daemon reads.
+fn canary(args: &CanaryArgs) -> Result<(), Failure> {
+    run_canary(&args.netns, &args.cgroup).map_err(|why| {
+        println!("{why}");
+        Failure::Unasked(why)
+    })
+}
+
 fn uninstall(args: UninstallArgs, socket: &Path) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

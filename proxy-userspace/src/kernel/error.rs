@@ -18,7 +18,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// aya could not load the object; its message carries the verifier's log.
-    #[error("the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF; run `weir run --log-level debug` for the verifier log)")]
+    #[error("the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF)")]
     Load(String),
     /// A map operation failed.
     #[error("map {map}: {source}")]
@@ -48,6 +48,9 @@ pub enum KernelError {
         /// Entries that fit.
         limit: usize,
     },
+    /// A write failed, and so did the way back.
+    #[error("{0}; the former tables could not be restored either")]
+    Closed(Box<KernelError>),
     /// No cgroup v2 hierarchy.
     #[error("no cgroup v2 hierarchy is mounted at or above {path}: mount one (`mount -t cgroup2 none /sys/fs/cgroup`) or name it with --cgroup", path = path.display())]
     NoCgroup2 {

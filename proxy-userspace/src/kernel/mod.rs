@@ -61,13 +61,14 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The pins of the bpffs mounted at `bpffs`.
-    pub fn new(bpffs: &Path) -> Result<Self, KernelError> {
-        let kind = statfs(bpffs).map_err(|_| KernelError::NoBpffs { path: bpffs.into() })?;
+    /// The pins in `root`, a directory on a bpffs that need not exist yet.
+    pub fn new(root: &Path) -> Result<Self, KernelError> {
+        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let kind = statfs(existing).map_err(|_| KernelError::NoBpffs { path: root.into() })?;
         if kind.filesystem_type() != BPF_FS_MAGIC {
-            return Err(KernelError::NoBpffs { path: bpffs.into() });
+            return Err(KernelError::NoBpffs { path: root.into() });
         }
-        Ok(Self { root: bpffs.join("weir") })
+        Ok(Self { root: root.into() })
     }
 
     fn map(&self, name: &str) -> PathBuf {
@@ -98,22 +99,25 @@ impl Pins {
     /// captured, so that nothing is captured by half. Returns how many went.
     pub fn remove(&self) -> Result<usize, KernelError> {
         let mut removed = 0;
-        let mut links = read_dir(&self.root.join("links"))?;
-        links.sort_by_key(|path| !path.to_string_lossy().contains("connect"));
-        let others = [self.fences(), self.root.join("maps")];
-        for path in links.into_iter().chain(others.iter().map(|dir| read_dir(dir)).collect::<Result<Vec<_>, _>>()?.concat()) {
+        let mut pins = read_dir(&self.root.join("links"))?;
+        pins.sort_by_key(|path| !path.to_string_lossy().contains("connect"));
+        pins.extend(read_dir(&self.fences())?);
+        pins.extend(read_dir(&self.root.join("maps"))?);
+        for path in pins {
             fs::remove_file(&path)
                 .map_err(|error| KernelError::call("unlink", path.display().to_string(), error))?;
             removed += 1;
         }
-        for dir in ["links", "fences", "maps", ""] {
-            match fs::remove_dir(self.root.join(dir)) {
+        for dir in ["links", "fences", "maps"].map(|dir| self.root.join(dir)) {
+            match fs::remove_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(KernelError::call("rmdir", self.root.join(dir).display().to_string(), error));
+                    return Err(KernelError::call("rmdir", dir.display().to_string(), error));
                 }
                 _ => {}
             }
         }
+        // It may be a mount point or hold what others put there: then it stays.
+        let _stays = fs::remove_dir(&self.root);
         Ok(removed)
     }
 }
@@ -128,6 +132,11 @@ fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
     }
 }
 
+/// The kernel programs and where they hang, for `weir status`.
+pub fn hooks() -> impl Iterator<Item = (&'static str, &'static str)> {
+    HOOKS.into_iter().map(|(program, _, hook)| (program, hook))
+}
+
 /// The kernel half, loaded and attached.
 pub struct Kernel {
     /// Keeps the programs alive for links that are still to be made.
@@ -135,7 +144,6 @@ pub struct Kernel {
     pins: Pins,
     maps: Maps,
     written: TableSet,
-    fenced: BTreeSet<u64>,
 }
 
 /// What else a load yields.
@@ -165,7 +173,7 @@ impl Kernel {
         for (program, at, pin) in HOOKS {
             attach(&ebpf, program, &pins.link(pin), cgroup, at, pin)?;
         }
-        let kernel = Self { ebpf, pins: pins.clone(), maps, written, fenced: BTreeSet::new() };
+        let kernel = Self { ebpf, pins: pins.clone(), maps, written };
         Ok((kernel, Streams { events, log }))
     }
 
@@ -187,7 +195,7 @@ impl Kernel {
                     self.close_all(&before);
                 }
                 self.written = write::read(&self.maps).unwrap_or(before);
-                Err(error)
+                Err(if restored.is_err() { KernelError::Closed(Box::new(error)) } else { error })
             }
         }
     }
@@ -212,7 +220,6 @@ impl Kernel {
         for (program, at, hook) in FENCES {
             attach(&self.ebpf, program, &self.pins.fence(cgroup.id(), hook), cgroup, at, hook)?;
         }
-        self.fenced.insert(cgroup.id());
         Ok(())
     }
 
@@ -226,7 +233,6 @@ impl Kernel {
                     .map_err(|error| KernelError::call("unlink", path.display().to_string(), error))?;
             }
         }
-        self.fenced.retain(|id| keep.contains(id));
         Ok(())
     }
 
@@ -262,6 +268,12 @@ impl Kernel {
     /// The same, of one workload.
     pub fn pending(&self, workload: proxy_common::WorkloadId) -> u64 {
         self.maps.pending.get(&workload, 0).unwrap_or(0)
+    }
+
+    /// Whether the hook of this name hangs on the cgroup now.
+    pub fn is_attached(&self, hook: &str) -> bool {
+        let info = link::Link::open(&self.pins.link(hook)).and_then(|link| link.info());
+        info.is_ok_and(|info| info.cgroup != 0)
     }
 
     /// What the maps hold.

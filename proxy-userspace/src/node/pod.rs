@@ -104,6 +104,7 @@ pub struct Enrolment {
 pub struct Pod {
     name: ObjectName,
     spec: LocalPod,
+    claimed: Vec<IpAddr>,
     netns: Netns,
     cgroup: Cgroup,
     local: Vec<LocalAddr>,
@@ -150,6 +151,7 @@ impl Pod {
         let pod = Self {
             name: name.clone(),
             spec: spec.clone(),
+            claimed: addresses.to_vec(),
             netns,
             cgroup,
             local: view.addrs,
@@ -168,6 +170,11 @@ impl Pod {
     /// What was enrolled.
     pub fn spec(&self) -> &LocalPod {
         &self.spec
+    }
+
+    /// The addresses that its Workload names.
+    pub fn claimed(&self) -> &[IpAddr] {
+        &self.claimed
     }
 
     /// Its network namespace.

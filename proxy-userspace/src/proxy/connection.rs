@@ -68,7 +68,8 @@ impl Captured {
 /// Serves one accepted connection to its end.
 pub async fn serve(worker: Rc<Worker>, client: TcpStream, peer: SocketAddr, admission: Option<Admission>) {
     let Some(flow) = worker.flows.of(&client) else {
-        return turn_away(&worker, &client, "no-flow");
+        worker.telemetry.flow_missed();
+        return reset_on_close(&client);
     };
     let Some(admission) = admission else {
         return turn_away(&worker, &client, "limit");

@@ -27,7 +27,7 @@ use super::connection::Captured;
 use super::forward::Ways;
 use super::hops;
 use super::record::{Callee, Exchange};
-use crate::egress::host;
+use crate::egress::host::{Authority, Host, HostName};
 use crate::snapshot::{self, EgressView, Snapshot, Source};
 use crate::telemetry::{DenialRecord, Stage};
 
@@ -161,11 +161,15 @@ impl Connection {
     ) -> Result<Ways<'a>, (Refusal, String)> {
         let dialled = self.captured.flow.destination().to_socket_addr();
         let header = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let named = host::of_header(header);
-        let rule = named.as_ref().and_then(|name| {
-            let port = self.captured.flow.port;
-            source.hosts.iter().find(|rule| rule.ports.contains(&port) && host::matches(&rule.target, name))
-        });
+        let named = match Authority::parse(header) {
+            Ok(Authority { host: Host::Name(name), .. }) => Some(name),
+            _ => None,
+        };
+        let port = self.captured.flow.port;
+        let allows = |rule: &&Arc<EgressView>, name: &HostName| {
+            rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name))
+        };
+        let rule = named.as_ref().and_then(|name| source.hosts.iter().find(|rule| allows(rule, name)));
         let (Some(name), Some(rule)) = (named, rule) else {
             return Err((Refusal::HostDenied, format!("no egress rule allows {header:?} on {dialled}")));
         };

@@ -271,7 +271,7 @@ impl Heads {
 
     fn expire(&self, now: Instant) {
         self.watched.borrow_mut().retain(|(head, limit)| {
-            head.upgrade().inspect(|head| head.expire(now, *limit)).is_some()
+            head.upgrade().inspect(|head| _ = head.expire(now, *limit)).is_some()
         });
     }
 }

@@ -21,6 +21,7 @@ use crate::config::Objects;
 use crate::config::object::{
     EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, RouteRule, Service, ServicePort, Workload, selects,
 };
+use crate::egress::host::{HostName, HostPattern};
 use crate::egress::policy;
 use crate::node::{CANARY_ADDR, CANARY_PORT, Pod};
 use crate::tables::TableSet;
@@ -185,6 +186,7 @@ impl Compiler {
         Arc::new(EgressView {
             id: self.ids.rule(&rule.name),
             label: rule.name.to_string().into(),
+            hosts: hosts_of(&rule.target),
             target: rule.target.clone(),
             ports: rule.ports.iter().map(|(port, _)| *port).collect(),
         })
@@ -193,6 +195,15 @@ impl Compiler {
     /// The number of a workload, as the kernel knows it.
     pub fn workload_id(&mut self, name: &ObjectName) -> WorkloadId {
         self.ids.workload(name)
+    }
+}
+
+/// The names of a rule; the parser only lets through targets that are some.
+fn hosts_of(target: &EgressTarget) -> Option<HostPattern> {
+    match target {
+        EgressTarget::Host(name) => HostName::parse(name).ok().map(HostPattern::Exact),
+        EgressTarget::Wildcard(suffix) => HostName::parse(suffix).ok().map(HostPattern::Under),
+        EgressTarget::Net(..) => None,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::balance::Cycle;
 use crate::config::object::{
     AppProtocol, EgressTarget, Labels, ObjectName, RequestField, SourceMatch, StringMatch,
 };
+use crate::egress::host::HostPattern;
 use crate::node::Pod;
 use crate::tables::TableSet;
 
@@ -81,6 +82,8 @@ pub struct EgressView {
     pub label: Arc<str>,
     /// Host, wildcard or addresses.
     pub target: EgressTarget,
+    /// The host names that it stands for; `None` for addresses.
+    pub hosts: Option<HostPattern>,
     /// The ports that it opens.
     pub ports: Vec<Port>,
 }

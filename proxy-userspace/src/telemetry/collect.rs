@@ -236,11 +236,6 @@ impl Out<'_> {
         )?;
         for (name, help, counter) in [
             (
-                "weir_flow_misses",
-                "Accepted connections that no flow was found for",
-                Counter::FlowMissing,
-            ),
-            (
                 "weir_flow_write_failures",
                 "Flows that could not be written down; their connections were reset",
                 Counter::FlowWriteFailed,
@@ -284,6 +279,12 @@ impl Out<'_> {
             "Which weir this is",
             None,
             [(version, 1_u64)],
+        )?;
+        self.counter(
+            "weir_flow_misses",
+            "Accepted connections that no flow was found for",
+            None,
+            load(&state.flow_misses),
         )?;
         let (written, dropped) = state.log.totals();
         self.counter(

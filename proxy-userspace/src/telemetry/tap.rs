@@ -75,6 +75,16 @@ impl Tap {
     }
 }
 
+#[cfg(test)]
+impl From<broadcast::Receiver<Arc<str>>> for Tap {
+    fn from(lines: broadcast::Receiver<Arc<str>>) -> Self {
+        Self {
+            lines,
+            listeners: Arc::new(AtomicUsize::new(1)),
+        }
+    }
+}
+
 impl Drop for Tap {
     fn drop(&mut self) {
         self.listeners.fetch_sub(1, Ordering::Relaxed);

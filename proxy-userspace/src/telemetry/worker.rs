@@ -112,6 +112,12 @@ impl WorkerTelemetry {
         self.emit(true, Event::Audit(record));
     }
 
+    /// A connection came to a listener past the hooks: nobody dialled it.
+    pub fn flow_missed(&self) {
+        self.state.flow_misses.fetch_add(1, Ordering::Relaxed);
+        self.rejected("no-flow");
+    }
+
     /// A connection was turned away for another reason than policy (`no-flow`,
     /// `limit`, `bad-request`). The reasons are of a small, fixed set.
     pub fn rejected(&self, reason: &'static str) {
@@ -120,6 +126,12 @@ impl WorkerTelemetry {
             ..Key::default()
         };
         self.rejections.with(key, |cell| add_one(&cell.0));
+    }
+
+    /// Whether a line would be written or heard, `log` being the source's access
+    /// log. What only lines need is worth keeping only then.
+    pub fn wants_lines(&self, log: bool) -> bool {
+        (log && self.state.log.is_on()) || self.state.tap.is_heard()
     }
 
     fn emit(&self, log: bool, event: Event<'_>) {
