@@ -208,6 +208,19 @@ pub enum RequestField {
     Header(String),
 }
 
+/// As rules write it.
+impl fmt::Display for RequestField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uri => "uri",
+            Self::Method => "method",
+            Self::Authority => "authority",
+            Self::Scheme => "scheme",
+            Self::Header(name) => name,
+        })
+    }
+}
+
 /// `match.source` of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceMatch {
