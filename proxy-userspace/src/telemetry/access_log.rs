@@ -158,14 +158,20 @@ impl Log {
         (load(&self.shared.written), load(&self.shared.dropped))
     }
 
+    /// Counts a line that is not written.
+    pub(super) fn drop_line(&self) {
+        if self.is_on() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Queues a line, or drops it if the queue is full.
     pub(super) fn push(&self, queue: &Queue, line: &[u8]) {
         let Some(writer) = &self.writer else { return };
         let was_empty = {
             let mut buffer = queue.lock();
             if buffer.bytes.len() + line.len() >= QUEUE_MAX {
-                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
+                return self.drop_line();
             }
             buffer.bytes.extend_from_slice(line);
             buffer.bytes.push(b'\n');

@@ -1,6 +1,5 @@
 //! The names, help texts and labels of all metrics, and their values at a scrape.
 
-use std::borrow::Cow;
 use std::fmt::Error;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,11 +12,11 @@ use prometheus_client::registry::Unit;
 use proxy_common::Counter;
 
 use super::cells::{BOUNDS, ConnectionSum, RequestSum, StreamSum};
+use super::labels::{LabelSet, ends, refused, request, traffic, with};
 use super::process::Process;
-use super::series::{Key, Labels};
+use super::series::Labels;
 use super::{KernelTotals, State};
 
-type LabelSet<'a> = Vec<(&'static str, Cow<'a, str>)>;
 type Rows<S> = Vec<(Labels, S)>;
 
 impl Collector for State {
@@ -37,50 +36,6 @@ impl Collector for State {
         out.state(self)?;
         out.process(&Process::read())
     }
-}
-
-/// The labels that name both ends.
-fn ends(key: Key<'_>) -> LabelSet<'_> {
-    let kind = if key.external { "external" } else { "service" };
-    vec![
-        ("source", key.source.into()),
-        ("destination", key.destination.into()),
-        ("destination_kind", kind.into()),
-    ]
-}
-
-/// The labels of what went through the proxy.
-fn traffic(key: Key<'_>) -> LabelSet<'_> {
-    let mut labels = ends(key);
-    labels.extend([
-        ("version", key.detail.into()),
-        ("reason", key.reason.into()),
-    ]);
-    labels
-}
-
-fn request(key: Key<'_>) -> LabelSet<'_> {
-    let code = match key.code {
-        0 => super::series::OTHER.into(),
-        code => code.to_string().into(),
-    };
-    let mut labels = traffic(key);
-    labels.push(("code", code));
-    labels
-}
-
-fn refused(key: Key<'_>) -> LabelSet<'_> {
-    vec![
-        ("source", key.source.into()),
-        ("destination", key.destination.into()),
-        ("rule", key.detail.into()),
-        ("reason", key.reason.into()),
-    ]
-}
-
-fn with<'a>(mut labels: LabelSet<'a>, name: &'static str, value: &'static str) -> LabelSet<'a> {
-    labels.push((name, value.into()));
-    labels
 }
 
 /// One family after another, in the format that the encoder writes.
@@ -295,7 +250,7 @@ impl Out<'_> {
         )?;
         self.counter(
             "weir_log_lines_dropped",
-            "Log lines lost because the sink was too slow or refused them",
+            "Log lines lost: the sink was too slow or refused them, or a source had too many denials",
             None,
             [(vec![], dropped)],
         )?;

@@ -194,3 +194,6 @@ fn destination_kind(labels: &Labels) -> DestinationKind {
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,10 +19,12 @@ use prometheus_client::registry::Registry;
 use proxy_common::Counter;
 
 mod access_log;
+mod allowance;
 mod cells;
 mod collect;
 mod exposition;
 mod graph;
+mod labels;
 mod process;
 mod record;
 mod series;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::record::Event;
 use super::*;
 
-fn request<'a>(source: &'a str, destination: &'a str, code: u16) -> RequestRecord<'a> {
+pub(super) fn request<'a>(source: &'a str, destination: &'a str, code: u16) -> RequestRecord<'a> {
     RequestRecord {
         source,
         workload: "default/pod-1",
@@ -28,7 +28,7 @@ fn request<'a>(source: &'a str, destination: &'a str, code: u16) -> RequestRecor
     }
 }
 
-fn connection<'a>(source: &'a str, destination: &'a str) -> ConnectionRecord<'a> {
+pub(super) fn connection<'a>(source: &'a str, destination: &'a str) -> ConnectionRecord<'a> {
     ConnectionRecord {
         source,
         workload: "default/pod-1",
@@ -45,7 +45,7 @@ fn connection<'a>(source: &'a str, destination: &'a str) -> ConnectionRecord<'a>
     }
 }
 
-fn denial<'a>(source: &'a str, destination: &'a str) -> DenialRecord<'a> {
+pub(super) fn denial<'a>(source: &'a str, destination: &'a str) -> DenialRecord<'a> {
     DenialRecord {
         source,
         workload: "default/pod-1",
@@ -56,7 +56,7 @@ fn denial<'a>(source: &'a str, destination: &'a str) -> DenialRecord<'a> {
     }
 }
 
-fn quiet() -> Arc<Telemetry> {
+pub(super) fn quiet() -> Arc<Telemetry> {
     Telemetry::start(&Options {
         series_max: 100,
         log: LogSink::Off,
@@ -350,52 +350,6 @@ fn the_log_can_be_off_for_a_source_but_denials_are_always_told() {
             pair("denial", "quiet"),
             pair("audit", "quiet")
         ]
-    );
-}
-
-#[test]
-fn the_graph_adds_up_versions_and_marks_denials() {
-    let telemetry = quiet();
-    let worker = telemetry.worker();
-    worker.request(&request("svca", "svcb", 200));
-    worker.request(&RequestRecord {
-        version: "v0.2",
-        ..request("svca", "svcb", 503)
-    });
-    worker.connection_closed(&connection("svca", "db"));
-    worker.denied(&denial("svcb", "msgd \"x\""));
-    let graph = telemetry.graph();
-    let brief: Vec<_> = graph
-        .edges
-        .iter()
-        .map(|edge| {
-            (
-                edge.destination.as_str(),
-                edge.kind,
-                edge.count,
-                edge.errors,
-            )
-        })
-        .collect();
-    assert_eq!(
-        brief,
-        [
-            ("db", EdgeKind::Tcp, 1, 1),
-            ("svcb", EdgeKind::Http, 2, 1),
-            ("msgd \"x\"", EdgeKind::Denied, 1, 0),
-        ]
-    );
-    assert_eq!(graph.edges[1].received_bytes, 400);
-    assert_eq!(
-        graph.to_dot(),
-        r#"digraph weir {
-  rankdir=LR;
-  "msgd \"x\"" [shape=box];
-  "svca" -> "db" [label="tcp 1, 1 failed"];
-  "svca" -> "svcb" [label="http 2, 1 failed"];
-  "svcb" -> "msgd \"x\"" [label="denied 1", style=dashed, color=red];
-}
-"#
     );
 }
 

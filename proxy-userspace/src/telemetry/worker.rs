@@ -5,9 +5,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::State;
 use super::access_log::{self, Queue};
+use super::allowance::Allowance;
 use super::cells::{Connections, Count, Requests, Streams};
 use super::record::{ConnectionRecord, DenialRecord, DestinationKind, Event, RequestRecord};
 use super::series::{Handles, Key};
@@ -23,6 +25,7 @@ pub struct WorkerTelemetry {
     audits: Handles<Count>,
     rejections: Handles<Count>,
     queue: Arc<Queue>,
+    allowance: RefCell<Allowance>,
     line: RefCell<Vec<u8>>,
 }
 
@@ -37,6 +40,7 @@ impl WorkerTelemetry {
             audits: Handles::new(state.audits.clone(), worker),
             rejections: Handles::new(state.rejections.clone(), worker),
             queue: state.log.queue(),
+            allowance: RefCell::new(Allowance::new(Instant::now())),
             line: RefCell::default(),
             state,
         }
@@ -100,16 +104,17 @@ impl WorkerTelemetry {
         self.emit(record.log, Event::Connection(record));
     }
 
-    /// Policy refused something. Always a log line, whatever the access log is.
+    /// Policy refused something. A log line whatever the access log is, up to 200
+    /// a second for each source.
     pub fn denied(&self, record: &DenialRecord<'_>) {
         self.denials.with(refused(record), |cell| add_one(&cell.0));
-        self.emit(true, Event::Denial(record));
+        self.emit(self.may_log(record), Event::Denial(record));
     }
 
-    /// Policy would have refused something, but only audits. Always a log line.
+    /// Policy would have refused something, but only audits. Logged like a denial.
     pub fn audited(&self, record: &DenialRecord<'_>) {
         self.audits.with(refused(record), |cell| add_one(&cell.0));
-        self.emit(true, Event::Audit(record));
+        self.emit(self.may_log(record), Event::Audit(record));
     }
 
     /// A connection came to a listener past the hooks: nobody dialled it.
@@ -132,6 +137,13 @@ impl WorkerTelemetry {
     /// log. What only lines need is worth keeping only then.
     pub fn wants_lines(&self, log: bool) -> bool {
         (log && self.state.log.is_on()) || self.state.tap.is_heard()
+    fn may_log(&self, record: &DenialRecord<'_>) -> bool {
+        let mut allowance = self.allowance.borrow_mut();
+        let may_log = allowance.take(record.source, Instant::now());
+        if !may_log {
+            self.state.log.drop_line();
+        }
+        may_log
     }
 
     fn emit(&self, log: bool, event: Event<'_>) {
