@@ -6,16 +6,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
-/// Sends `head` as it is and reads until the daemon closes.
+/// Sends `text` as it is and reads until the daemon closes.
 async fn raw(daemon: &Daemon, text: &str) -> String {
     let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let read = stream.read_to_string(&mut answer);
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
     let _reset = tokio::time::timeout(Duration::from_secs(5), read)
         .await
         .expect("an answer in time");
-    answer
+    String::from_utf8(answer).unwrap()
 }
 
 #[tokio::test]
