@@ -71,6 +71,7 @@ impl From<Refusal> for Problem {
 /// Whose fault it is, as HTTP says it.
 fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal {
+        Refusal::Mistakes(mistakes) if mistakes.unreadable => StatusCode::BAD_REQUEST,
         Refusal::Mistakes(_) | Refusal::OtherObject { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Conflict(_) | Refusal::NothingBefore => StatusCode::CONFLICT,
         Refusal::Absent(_) | Refusal::NoGeneration(_) => StatusCode::NOT_FOUND,

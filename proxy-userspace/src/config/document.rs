@@ -83,6 +83,7 @@ pub fn parse(sources: &[Source]) -> Result<Parsed, Mistakes> {
             match document {
                 Ok(node) => collector.decode(&source.name, index + 1, &node),
                 Err(Unreadable { path, expected }) => {
+                    collector.mistakes.unreadable = true;
                     let mistake = unreadable(&source.name, Some(index + 1), path, expected);
                     collector.mistakes.push(mistake);
                 }

@@ -88,6 +88,9 @@ pub struct Mistakes {
     pub mistakes: Vec<Mistake>,
     /// How many more there are.
     pub omitted: usize,
+    /// Whether a document could not even be read: it is neither YAML nor JSON.
+    #[serde(skip)]
+    pub unreadable: bool,
 }
 
 impl Mistakes {
@@ -120,6 +123,7 @@ impl Mistakes {
 
     pub(super) fn append(&mut self, other: Self) {
         self.omitted += other.omitted;
+        self.unreadable |= other.unreadable;
         for mistake in other.mistakes {
             self.push(mistake);
         }
@@ -131,6 +135,7 @@ impl From<Mistake> for Mistakes {
         Self {
             mistakes: vec![mistake],
             omitted: 0,
+            unreadable: false,
         }
     }
 }

@@ -7,6 +7,8 @@
 mod dataplane;
 mod refusal;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod view;
 mod writer;
