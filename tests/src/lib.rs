@@ -20,6 +20,7 @@ mod pod;
 mod process;
 mod sweep;
 mod wait;
+mod weir;
 
 pub use agent::{Agent, Fault, Sock};
 pub use binaries::{tool_binary, weir_binary};
@@ -29,6 +30,5 @@ pub use node::{Network, Node};
 pub use pod::Pod;
 pub use process::Proc;
 pub use sweep::{cancelled, leftovers, sweep};
-pub use wait::eventually;
-mod weir;
+pub use wait::{eventually, try_eventually};
 pub use weir::{CliOutput, Metrics, Weir, WeirOptions};

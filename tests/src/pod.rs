@@ -13,7 +13,7 @@ use crate::binaries::tool_binary;
 use crate::cgroup::Cgroup;
 use crate::netns::Netns;
 use crate::process::{Place, Proc};
-use crate::wait::eventually;
+use crate::wait::try_eventually;
 
 /// What a pod is made from.
 pub(crate) struct PodSpec<'a> {
@@ -144,14 +144,11 @@ impl Pod {
     }
 
     /// Runs one of the demo's applications in the pod and waits until it listens on `port`.
-    ///
-    /// # Panics
-    /// If it does not listen within 10 s.
     pub fn app(&self, args: &[&str], port: u16) -> Result<Proc> {
         let mut app = self.spawn(&tool_binary()?, args)?;
         let listening = format!("{} listens on port {port}", self.name);
         let probe = self.agent();
-        eventually(&listening, Duration::from_secs(10), || {
+        try_eventually(&listening, Duration::from_secs(10), || {
             if let Ok(Some(status)) = app.ended() {
                 return Err(format!("it ended with {status}: {}", app.log()));
             }
@@ -159,7 +156,7 @@ impl Pod {
             socket
                 .connect(self.at(port))
                 .map_err(|fault| fault.to_string())
-        });
+        })?;
         Ok(app)
     }
 }

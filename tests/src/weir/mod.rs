@@ -53,6 +53,7 @@ pub struct Weir<'a> {
     options: WeirOptions,
     process: Option<Proc>,
     agent: Agent,
+    ended: bool,
 }
 
 impl<'a> Weir<'a> {
@@ -69,6 +70,7 @@ impl<'a> Weir<'a> {
             options,
             process: None,
             agent,
+            ended: false,
         };
         weir.launch()?;
         Ok(weir)
@@ -328,7 +330,15 @@ impl<'a> Weir<'a> {
         Ok(())
     }
 
+    /// Stops the daemon and removes everything of it; says what a drop would panic for.
+    pub fn finish(mut self) -> Result<()> {
+        self.end()
+    }
+
     fn end(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
         if self.process.is_some() {
             self.stop()?;
         }
