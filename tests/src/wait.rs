@@ -30,10 +30,6 @@ pub fn try_eventually<T>(
 ///
 /// # Panics
 /// When the time is over.
-pub fn eventually<T>(
-    what: &str,
-    limit: Duration,
-    check: impl FnMut() -> Result<T, String>,
-) -> T {
+pub fn eventually<T>(what: &str, limit: Duration, check: impl FnMut() -> Result<T, String>) -> T {
     try_eventually(what, limit, check).unwrap_or_else(|error| panic!("{error}"))
 }

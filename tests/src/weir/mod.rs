@@ -283,7 +283,13 @@ impl<'a> Weir<'a> {
     /// # Panics
     /// If it does not say.
     pub fn metrics(&self) -> Metrics {
-        let addr = METRICS.parse().expect("the address is one");
+        self.try_metrics()
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
+    }
+
+    /// The same, where a daemon that does not answer is no surprise.
+    pub fn try_metrics(&self) -> Result<Metrics> {
+        let addr = METRICS.parse().context("the address is one")?;
         let reply = self.agent.http(addr, HttpRequest::get("weir", "/metrics"));
         let reply = reply.unwrap_or_else(|fault| panic!("no metrics: {fault}\n{}", self.log()));
         assert!(reply.status == 200, "{reply:?}");

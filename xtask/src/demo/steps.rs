@@ -66,12 +66,16 @@ fn enroll(mesh: &mut Mesh<'_>) -> Result<Outcome> {
 }
 
 fn denied(mesh: &mut Mesh<'_>) -> Result<Outcome> {
-    let before = mesh.weir.metrics().count(DENIALS, &[("source", "svcb")]);
+    let denials = |mesh: &Mesh<'_>| -> Result<u64> {
+        let of_svcb = [("source", "default/svcb")];
+        Ok(mesh.weir.try_metrics()?.count(DENIALS, &of_svcb))
+    };
+    let before = denials(mesh)?;
     let reply = mesh.pay()?;
     mesh.denied += 1;
     let msgd = mesh.msgd().to_string();
     let line = denial_line(mesh, &msgd)?;
-    let counted = mesh.weir.metrics().count(DENIALS, &[("source", "svcb")]) - before;
+    let counted = denials(mesh)? - before;
     Ok(Outcome {
         expected: "500 with the cause; one denial in log and metric, with its reason".to_owned(),
         measured: format!(
@@ -202,7 +206,7 @@ fn update(mesh: &mut Mesh<'_>, pairs: [(&str, &str); 2], version: &str) -> Resul
 }
 
 fn seen(mesh: &mut Mesh<'_>) -> Result<Outcome> {
-    let metrics = mesh.weir.metrics();
+    let metrics = mesh.weir.try_metrics()?;
     let count = |source: &str, destination: &str| {
         metrics.count(
             REQUESTS,
@@ -210,9 +214,9 @@ fn seen(mesh: &mut Mesh<'_>) -> Result<Outcome> {
         )
     };
     let measured = [
-        count("client", "svca"),
-        count("svca", "svcb"),
-        count("svcb", "msgd"),
+        count("default/client", "default/svca"),
+        count("default/svca", "default/svcb"),
+        count("default/svcb", "default/msgd"),
     ];
     let wanted = [mesh.paid, mesh.paid, mesh.paid - mesh.denied];
     let graph = mesh.weir.cli(&["graph", "-o", "dot"])?.stdout;
