@@ -164,6 +164,30 @@ impl Node {
         Agent::start(&self.place(&self.tools_cgroup))
     }
 
+    /// A helper process in a pod's namespace, but not in its cgroup, nor in any pod's:
+    /// as what a node's agent does inside a pod.
+    pub fn intruder(&self, pod: &Pod) -> Result<Agent> {
+        let cgroup = self.tools_cgroup.path().to_path_buf();
+        let netns = pod.netns().path();
+        Agent::start(&Place {
+            netns,
+            cgroup,
+            hosts: None,
+        })
+    }
+
+    /// Pods on the pods' network, one for each name.
+    pub fn pods<const N: usize>(&self, names: [&str; N]) -> Result<[Pod; N]> {
+        let pods: Vec<Pod> = names
+            .iter()
+            .map(|name| self.pod(name))
+            .collect::<Result<_>>()?;
+        Ok(pods
+            .try_into()
+            .map_err(|_| ())
+            .expect("one pod for each name"))
+    }
+
     /// The node's own network namespace.
     pub fn netns(&self) -> &Netns {
         &self.netns

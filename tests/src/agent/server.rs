@@ -69,6 +69,11 @@ impl State {
                 receive,
             } => value(sockets.get(sock)?.bulk(seed, send, receive)?),
             Op::Storm { dials } => value(storm::run(&dials)?),
+            Op::Flood { addr, count } => value(sockets.flood(addr, count)?),
+            Op::CloseFlood => {
+                sockets.close_flood();
+                value(())
+            }
             Op::Http {
                 addr,
                 requests,

@@ -1,11 +1,13 @@
 //! The agent's sockets: one call of the kernel each, with a time limit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -21,6 +23,7 @@ const ENDING_MAX: usize = 4 << 20;
 pub(super) struct Sockets {
     open: HashMap<SockId, Sock>,
     last: SockId,
+    flood: Vec<Socket>,
 }
 
 impl Sockets {
@@ -46,6 +49,37 @@ impl Sockets {
 
     pub(super) fn close(&mut self, sock: SockId) {
         self.open.remove(&sock);
+    }
+
+    pub(super) fn flood(
+        &mut self,
+        addr: SocketAddr,
+        count: u64,
+    ) -> Result<BTreeMap<String, u64>, Fault> {
+        // A thousand sockets are too few for what this is for.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(io::Error::from)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(io::Error::from)?;
+        let mut outcomes = BTreeMap::new();
+        for _ in 0..count {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_nonblocking(true)?;
+            let outcome = match socket.connect(&addr.into()) {
+                Ok(()) => "OK".to_owned(),
+                Err(error) => {
+                    format!(
+                        "{:?}",
+                        Errno::from_raw(error.raw_os_error().unwrap_or_default())
+                    )
+                }
+            };
+            *outcomes.entry(outcome).or_default() += 1;
+            self.flood.push(socket);
+        }
+        Ok(outcomes)
+    }
+
+    pub(super) fn close_flood(&mut self) {
+        self.flood.clear();
     }
 
     fn add(&mut self, socket: Socket) -> Result<SockId, Fault> {

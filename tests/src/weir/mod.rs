@@ -72,7 +72,10 @@ impl<'a> Weir<'a> {
             agent,
             ended: false,
         };
-        weir.launch()?;
+        let launched = weir.launch();
+        // What never ran needs no uninstalling; the node's end takes its files.
+        weir.ended = launched.is_err();
+        launched?;
         Ok(weir)
     }
 
@@ -116,7 +119,7 @@ impl<'a> Weir<'a> {
     fn paths(&self) -> Result<[String; 6]> {
         let [cgroup, pins, state] = [
             self.node.pods_cgroup().to_path_buf(),
-            self.pins(),
+            self.node.bpffs().to_path_buf(),
             self.state_dir(),
         ]
         .map(|path| {
@@ -135,9 +138,18 @@ impl<'a> Weir<'a> {
         ])
     }
 
-    /// The directory of the daemon's pins.
-    pub fn pins(&self) -> PathBuf {
-        self.node.bpffs().join("weir")
+    /// What is pinned on the node's bpffs, other than by the kernel itself.
+    pub fn pins(&self) -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(self.node.bpffs()).context("cannot list the pins")?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let paths: Vec<PathBuf> = paths
+            .collect::<Result<_, _>>()
+            .context("cannot list the pins")?;
+        let own = |path: &PathBuf| {
+            path.extension()
+                .is_none_or(|extension| extension != "debug")
+        };
+        Ok(paths.into_iter().filter(own).collect())
     }
 
     /// The directory of the daemon's configuration.
@@ -291,9 +303,9 @@ impl<'a> Weir<'a> {
     pub fn try_metrics(&self) -> Result<Metrics> {
         let addr = METRICS.parse().context("the address is one")?;
         let reply = self.agent.http(addr, HttpRequest::get("weir", "/metrics"));
-        let reply = reply.unwrap_or_else(|fault| panic!("no metrics: {fault}\n{}", self.log()));
-        assert!(reply.status == 200, "{reply:?}");
-        Metrics::parse(&reply.body)
+        let reply = reply.context("no metrics")?;
+        ensure!(reply.status == 200, "no metrics: {reply:?}");
+        Ok(Metrics::parse(&reply.body))
     }
 
     /// Ends the daemon with no chance to do anything.
@@ -330,9 +342,10 @@ impl<'a> Weir<'a> {
         args.extend(paths.iter().map(String::as_str));
         let output = self.cli(&args)?;
         ensure!(output.status == 0, "weir uninstall: {output:#?}");
-        for path in [self.pins(), self.state_dir()] {
-            ensure!(!path.exists(), "weir uninstall left {}", path.display());
-        }
+        let left = self.pins()?;
+        ensure!(left.is_empty(), "weir uninstall left the pins {left:?}");
+        let state = self.state_dir();
+        ensure!(!state.exists(), "weir uninstall left {}", state.display());
         Ok(())
     }
 
