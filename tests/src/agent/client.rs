@@ -1,5 +1,6 @@
 //! The test's end of an agent.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -143,6 +144,17 @@ impl Agent {
     /// Many connections at once.
     pub fn storm(&self, dials: Vec<Dial>) -> Result<Vec<StormReply>, Fault> {
         self.call(&Op::Storm { dials })
+    }
+
+    /// Begins `count` connects without waiting for their end, and keeps the
+    /// sockets: how many met which error, `EINPROGRESS` the usual one.
+    pub fn flood(&self, addr: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>, Fault> {
+        self.call(&Op::Flood { addr, count })
+    }
+
+    /// Closes what [`Agent::flood`] opened.
+    pub fn close_flood(&self) -> Result<(), Fault> {
+        self.call(&Op::CloseFlood)
     }
 
     /// The agent leaves its pod's network namespace for a new one.

@@ -77,6 +77,13 @@ pub enum Op {
     Storm {
         dials: Vec<Dial>,
     },
+    /// Nonblocking connects that are kept open: how many ended in which way.
+    Flood {
+        addr: SocketAddr,
+        count: u64,
+    },
+    /// Closes what [`Op::Flood`] opened.
+    CloseFlood,
     /// Requests one after the other on one fresh connection.
     Http {
         addr: SocketAddr,
