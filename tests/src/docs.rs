@@ -15,7 +15,7 @@ pub fn service(name: &str, address: impl Display, app: &str, ports: &[&str]) -> 
     )
 }
 
-/// A RouteRule for a service; `routes` are pairs of a version and its weight,
+/// A `RouteRule` for a service; `routes` are pairs of a version and its weight,
 /// `rest` more lines of the spec, each indented by two.
 pub fn route_rule(name: &str, service: &str, routes: &[(&str, u32)], rest: &str) -> String {
     let share = |(version, weight): &(&str, u32)| {
@@ -29,7 +29,7 @@ pub fn route_rule(name: &str, service: &str, routes: &[(&str, u32)], rest: &str)
     )
 }
 
-/// An EgressRule; `ports` are pairs of a port and its protocol, `rest` as above.
+/// An `EgressRule`; `ports` are pairs of a port and its protocol, `rest` as above.
 pub fn egress_rule(
     name: &str,
     destination: impl Display,
@@ -46,7 +46,7 @@ pub fn egress_rule(
     )
 }
 
-/// The node-wide MeshConfig with one line of spec.
+/// The node-wide `MeshConfig` with one line of spec.
 pub fn mesh_config(spec: &str) -> String {
     format!(
         "---\napiVersion: weir.dev/v1\nkind: MeshConfig\nmetadata: {{name: default}}\nspec: {{{spec}}}\n"

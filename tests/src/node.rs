@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::unistd::geteuid;
 
 use crate::agent::Agent;
@@ -182,10 +182,8 @@ impl Node {
             .iter()
             .map(|name| self.pod(name))
             .collect::<Result<_>>()?;
-        Ok(pods
-            .try_into()
-            .map_err(|_| ())
-            .expect("one pod for each name"))
+        pods.try_into()
+            .map_err(|_| anyhow!("there is one pod for each name"))
     }
 
     /// The node's own network namespace.
