@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask setup` and `cargo xtask test`.
+//! The project's own commands: `cargo xtask setup`, `test`, `demo` and `bench`.
 //!
 //! Owns everything a developer or a CI machine calls. Must never become part of
 //! the product, and must build on a bare machine: what the other crates need
 //! first is brought from here.
 
+mod demo;
 mod process;
 mod setup;
 mod test;
@@ -11,7 +12,10 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use setup::Need;
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -27,15 +31,25 @@ enum Command {
     Setup(setup::Args),
     /// Run every check and every test.
     Test(test::Args),
+    /// Show weir's main job on one node with pods and services.
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Setup(args) => setup::run(&args),
-        Command::Test(args) => test::run(&args),
-    };
-    outcome.unwrap_or_else(|error| {
+    run(Cli::parse().command).unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Demo(args) => {
+            setup::require_root("the demo")?;
+            setup::ensure(Need::Demo)?;
+            demo::run(&args)
+        }
+    }
 }

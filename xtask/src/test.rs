@@ -15,6 +15,7 @@ use crate::{process, workspace};
 
 const CHECK_LIMIT: Duration = Duration::from_mins(15);
 const PRIVILEGED_LIMIT: Duration = Duration::from_mins(15);
+const DEMO_LIMIT: Duration = Duration::from_mins(5);
 const FETCH_LIMIT: Duration = Duration::from_mins(1);
 
 /// What `cargo xtask test` can be told.
@@ -49,11 +50,13 @@ enum Step {
     Build,
     /// Tests in real network namespaces and cgroups; root needed.
     Privileged,
+    /// The demo: weir's main job on one node; root needed.
+    Demo,
 }
 
 impl Step {
     fn is_fast(self) -> bool {
-        !matches!(self, Self::Deny | Self::Privileged)
+        !matches!(self, Self::Deny | Self::Privileged | Self::Demo)
     }
 
     fn run(self) -> Result<()> {
@@ -84,6 +87,7 @@ impl Step {
             Self::Deny => deny(),
             Self::Build => cargo(&["build", "--locked", "--package", "proxy-userspace"]),
             Self::Privileged => privileged(),
+            Self::Demo => demo(),
         }
     }
 }
@@ -196,4 +200,19 @@ fn privileged() -> Result<()> {
     cargo.args(["test", "--locked", "--package", "weir-tests", "--"]);
     cargo.arg("--test-threads=1");
     process::run(&mut cargo, PRIVILEGED_LIMIT)
+}
+
+/// In a process of its own, so that its limit holds.
+fn demo() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        "xtask",
+        "--",
+        "demo",
+    ]);
+    process::run(&mut cargo, DEMO_LIMIT)
 }

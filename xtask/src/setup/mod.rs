@@ -37,7 +37,9 @@ pub(crate) struct Args {
 pub(crate) enum Need {
     /// Build the workspace.
     Build,
-    /// Build, run the checks, run weir in network namespaces.
+    /// Build, run weir in network namespaces.
+    Demo,
+    /// The same, and run the checks.
     Test,
 }
 
@@ -135,7 +137,10 @@ impl Setup {
         }
         self.check_node();
         self.bring_packages(FOR_TESTS);
-        self.bring_tool(&CARGO_DENY);
+        match need {
+            Need::Build | Need::Demo => {}
+            Need::Test => self.bring_tool(&CARGO_DENY),
+        }
     }
 
     fn bring_rust_src(&mut self) {
