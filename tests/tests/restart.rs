@@ -147,12 +147,8 @@ fn a_pod_cannot_pose_as_the_dead_daemon() {
         .iter()
         .map(|listener| listener["address"].as_str().unwrap());
     let own = format!("{}:", client.ip());
-    let at: SocketAddr = addresses
-        .filter(|address| address.starts_with(&own))
-        .last()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let mut addresses = addresses.filter(|address| address.starts_with(&own));
+    let at: SocketAddr = addresses.next().unwrap().parse().unwrap();
     weir.kill9().unwrap();
     // Even if it could listen there, no connect of the pod is sent to it.
     let impostor = client.agent().listen(at, 16);
