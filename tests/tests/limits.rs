@@ -65,10 +65,11 @@ fn broken_http_gets_400_and_the_end() {
     for bytes in broken {
         assert_eq!(status(&exchange(&client, bytes)), "400", "{bytes:?}");
     }
-    let counted = weir
-        .metrics()
-        .count("weir_requests_total", &[("code", "400")]);
-    assert_eq!(counted, u64::try_from(broken.len()).unwrap());
+    let metrics = weir.metrics();
+    let reason = [("reason", "bad-request")];
+    let counted = metrics.count("weir_rejected_connections_total", &reason);
+    let said = metrics.show("weir_rejected_connections_total");
+    assert_eq!(counted, broken.len() as u64, "{said}");
 }
 
 /// Framing that two parties could read in two ways is refused, and the endpoint never sees it.
@@ -208,13 +209,10 @@ fn connections_without_end_meet_the_pods_own_limit() {
     let modest = node.pod("modest").unwrap();
     weir.enroll(&modest, &[]);
     let mut limited = false;
-    for _ in 0..15 {
+    for _ in 0..18 {
         client.agent().flood(vip(), 1000).unwrap();
         let metrics = weir.metrics();
-        limited = metrics.count(
-            "weir_rejected_connections_total",
-            &[("reason", "connection_limit")],
-        ) > 0;
+        limited = metrics.count("weir_rejected_connections_total", &[("reason", "limit")]) > 0;
         if limited {
             break;
         }
