@@ -197,13 +197,11 @@ impl<'a> At<'a> {
     /// One of a few words.
     fn word<T: Copy>(&self, words: &[(&str, T)]) -> Read<T> {
         let known = |(word, _): &&(&str, T)| self.node.as_str() == Some(word);
-        match words.iter().find(known) {
-            Some((_, value)) => Ok(*value),
-            None => {
-                let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-                self.wrong(format!("one of {}", words.join(", ")))
-            }
+        if let Some((_, value)) = words.iter().find(known) {
+            return Ok(*value);
         }
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        self.wrong(format!("one of {}", words.join(", ")))
     }
 
     /// The items of a list, each read even if one before it is wrong.

@@ -110,15 +110,15 @@ pub(super) fn parse_values(name: &str, values: &[Value]) -> Result<Parsed, Mista
 }
 
 #[derive(Default)]
-struct Collector {
+struct Collector<'s> {
     parsed: Parsed,
     mistakes: Mistakes,
-    /// Where each object was found first.
-    places: BTreeMap<(Kind, ObjectName), String>,
+    /// Source and document that each object was found in first.
+    places: BTreeMap<(Kind, ObjectName), (&'s str, usize)>,
 }
 
-impl Collector {
-    fn decode(&mut self, source: &str, document: usize, node: &Node) {
+impl<'s> Collector<'s> {
+    fn decode(&mut self, source: &'s str, document: usize, node: &Node) {
         let report = Report::new(source, document);
         for Found {
             object,
@@ -127,14 +127,14 @@ impl Collector {
         } in decode::document(node, &report)
         {
             let key = (object.kind(), object.name().clone());
-            if let Some(place) = self.places.get(&key) {
+            if let Some((first, number)) = self.places.get(&key) {
                 let mistake = Mistake {
                     source: Some(source.to_owned()),
                     document: Some(document),
                     object: None,
                     path,
                     value: Some(object.to_string()),
-                    expected: format!("each object once; it is in {place} too"),
+                    expected: format!("each object once; it is in {first}, document {number} too"),
                 };
                 report.push(mistake);
                 continue;
@@ -142,8 +142,7 @@ impl Collector {
             if let Some(version) = version {
                 self.parsed.versions.insert(key.clone(), version);
             }
-            self.places
-                .insert(key, format!("{source}, document {document}"));
+            self.places.insert(key, (source, document));
             self.parsed.objects.push(object);
         }
         let (mistakes, warnings) = report.into_parts();

@@ -23,9 +23,11 @@ pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Read<EgressRule> {
         ports(at, target.as_ref())
     });
     let source = fields.optional("source", source);
-    let proxied = fields.optional("useEgressProxy", |at| match at.boolean()? {
-        true => at.wrong("false: there is no egress proxy but weir itself"),
-        false => Ok(()),
+    let proxied = fields.optional("useEgressProxy", |at| {
+        if at.boolean()? {
+            return at.wrong("false: there is no egress proxy but weir itself");
+        }
+        Ok(())
     });
     fields.finish();
     proxied?;

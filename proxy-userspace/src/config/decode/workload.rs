@@ -47,7 +47,7 @@ fn addresses(at: &At<'_>) -> Read<Vec<IpAddr>> {
                 at.warn("IPv6 is not governed in this version: address left out");
                 Ok(None)
             }
-            address => ipv4(at, address).map(Some),
+            address @ IpAddr::V4(_) => ipv4(at, address).map(Some),
         }
     });
     Ok(distinct(at, addresses?.into_iter().flatten()))

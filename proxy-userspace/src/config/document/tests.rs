@@ -196,7 +196,7 @@ fn an_alias_bomb_goes_off_outside() {
     for level in 1..12 {
         let below = format!("*a{}", level - 1);
         let all = vec![below; 10].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{all}]\n"));
+        bomb = format!("{bomb}a{level}: &a{level} [{all}]\n");
     }
     let refused = refused(&bomb);
     assert!(refused.contains("document 1:"), "{refused}");
