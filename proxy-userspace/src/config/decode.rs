@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 pub(super) use envelope::{Found, document};
 
-use super::mistake::{Mistake, Mistakes, Warning, shortened};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings, shortened};
 use super::node::Node;
 
 /// Fields of one map; no kind has as many.
@@ -33,7 +33,7 @@ pub(super) struct Report {
     source: String,
     document: usize,
     mistakes: RefCell<Mistakes>,
-    warnings: RefCell<Vec<Warning>>,
+    warnings: RefCell<Warnings>,
 }
 
 impl Report {
@@ -50,7 +50,7 @@ impl Report {
         self.mistakes.borrow_mut().push(mistake);
     }
 
-    pub(super) fn into_parts(self) -> (Mistakes, Vec<Warning>) {
+    pub(super) fn into_parts(self) -> (Mistakes, Warnings) {
         (self.mistakes.into_inner(), self.warnings.into_inner())
     }
 }

@@ -12,7 +12,7 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
 use super::Kind;
 use super::decode::{self, Found, Report};
-use super::mistake::{Mistake, Mistakes, Warning};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings};
 use super::node::{Node, NodeSeed};
 use super::object::{Object, ObjectName};
 use super::store::ResourceVersion;
@@ -113,6 +113,7 @@ pub(super) fn parse_values(name: &str, values: &[Value]) -> Result<Parsed, Mista
 struct Collector<'s> {
     parsed: Parsed,
     mistakes: Mistakes,
+    warnings: Warnings,
     /// Source and document that each object was found in first.
     places: BTreeMap<(Kind, ObjectName), (&'s str, usize)>,
 }
@@ -147,10 +148,11 @@ impl<'s> Collector<'s> {
         }
         let (mistakes, warnings) = report.into_parts();
         self.mistakes.append(mistakes);
-        self.parsed.warnings.extend(warnings);
+        self.warnings.append(warnings);
     }
 
-    fn finish(self) -> Result<Parsed, Mistakes> {
+    fn finish(mut self) -> Result<Parsed, Mistakes> {
+        self.parsed.warnings = self.warnings.into_vec();
         self.mistakes.or(self.parsed)
     }
 }
@@ -272,9 +274,12 @@ fn yaml_document(text: &str, first_line: usize, left: &Cell<usize>) -> Document 
                 at.column()
             )
         });
+        // It says the place too, but counts from the start of the document.
+        let text = error.without_snippet().to_string();
+        let reason = text.split(" at line ").next().unwrap_or_default();
         Unreadable {
             path,
-            expected: format!("YAML or JSON: {}", error.without_snippet()),
+            expected: format!("YAML or JSON: {reason}"),
         }
     })
 }

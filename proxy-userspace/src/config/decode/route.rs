@@ -15,7 +15,7 @@ const HEADERS_MAX: usize = 32;
 const VALUE_MAX: usize = 4096;
 
 /// Fields of the design that come later.
-const REFUSED: &[&str] = &[
+pub(super) const REFUSED: &[&str] = &[
     "redirect",
     "rewrite",
     "httpReqTimeout",
