@@ -272,3 +272,22 @@ fn a_hundred_thousand_workloads_fit_into_one_input() {
         100_000
     );
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_right() {
+    let text = include_str!("../../../../docs/kinds.md");
+    let examples: Vec<_> = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default())
+        .collect();
+    assert_eq!(examples.len(), 5, "one for each kind");
+    for example in examples {
+        let parsed = parse_text(example).unwrap_or_else(|mistakes| panic!("{mistakes}\n{example}"));
+        assert!(
+            !parsed.objects.is_empty() && parsed.warnings.is_empty(),
+            "{:?}\n{example}",
+            parsed.warnings
+        );
+    }
+}
