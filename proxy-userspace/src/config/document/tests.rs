@@ -207,6 +207,11 @@ fn depth_and_size_are_bounded() {
     for open in ["[", "{\"a\":", "- "] {
         refused(&open.repeat(100_000));
     }
+    let many = "---\n".repeat(DOCUMENTS_MAX + 2);
+    assert_eq!(
+        refused(&many),
+        "rules.yaml: document 1: expected at most 200000 documents in one file"
+    );
     let expected = "expected at most 64 MiB of input in one go";
     assert!(refused(&"#".repeat(INPUT_MAX + 1)).ends_with(expected));
     let half = Source::new("half", "#".repeat(INPUT_MAX / 2 + 1));

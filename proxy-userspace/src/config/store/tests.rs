@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
-use super::super::{Source, parse};
 use super::*;
+use crate::config::{Source, parse};
 
 mod damage;
 

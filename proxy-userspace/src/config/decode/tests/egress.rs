@@ -2,8 +2,8 @@
 
 use proxy_common::Port;
 
-use super::super::super::object::{EgressProtocol, EgressTarget};
 use super::{Kind, Object, accepted, refuses, refuses_in};
+use crate::config::object::{EgressProtocol, EgressTarget};
 
 #[test]
 fn destinations() {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::super::object::{ObjectName, RequestField, RouteRule};
 use super::{Kind, Object, accepted, refuses_in};
+use crate::config::object::{ObjectName, RequestField, RouteRule};
 
 fn rule(spec: &str) -> Arc<RouteRule> {
     match accepted(Kind::RouteRule, spec).0 {
@@ -55,7 +55,7 @@ fn routes_and_weights() {
 
 #[test]
 fn fields_of_later_versions_are_refused_by_name() {
-    for field in super::super::route::REFUSED {
+    for field in crate::config::decode::route::REFUSED {
         let rows = format!(
             "{{}} => {{}}: expected no `{field}`: it comes with a later version, this one does not enforce it"
         );
@@ -80,7 +80,7 @@ fn fields_of_the_design_are_known_even_where_they_come_later() {
     assert!(
         later
             .iter()
-            .all(|field| super::super::route::REFUSED.contains(field))
+            .all(|field| crate::config::decode::route::REFUSED.contains(field))
     );
 }
 
