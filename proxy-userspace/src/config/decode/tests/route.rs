@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Kind, Object, accepted, refuses_in};
-use crate::config::object::{ObjectName, RequestField, RouteRule};
+use crate::config::object::{ObjectName, RequestField, RouteRule, StringMatch};
 
 fn rule(spec: &str) -> Arc<RouteRule> {
     match accepted(Kind::RouteRule, spec).0 {
@@ -127,6 +127,13 @@ fn a_match_compares_whole_values() {
     assert!(starts.matches("/ab") && !starts.matches("b/a"));
     assert!(pattern.matches("HEAD") && !pattern.matches("HEADER") && !pattern.matches("XGET"));
     assert!(exact.matches("jason") && !exact.matches("Jason"));
+}
+
+#[test]
+fn patterns_may_use_classes_and_flags() {
+    let pattern = StringMatch::regex(r"(?i)ab\d+\w").unwrap();
+    assert!(pattern.matches("AB1z") && !pattern.matches("abz") && !pattern.matches("xab1z"));
+    assert_eq!(pattern.as_written(), ("regex", r"(?i)ab\d+\w"));
 }
 
 #[test]
