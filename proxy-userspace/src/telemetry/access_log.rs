@@ -158,6 +158,16 @@ impl Log {
         (load(&self.shared.written), load(&self.shared.dropped))
     }
 
+    /// Writes what is queued and ends the thread; lines after this are lost.
+    pub(super) fn stop(&self) {
+        let Some(writer) = &self.writer else { return };
+        self.shared.stopping.store(true, Ordering::Release);
+        writer.thread.unpark();
+        // Not joined: a pipe that nobody reads may hold the thread for ever.
+        let ended = writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(STOP_MAX);
+    }
+
     /// Counts a line that is not written.
     pub(super) fn drop_line(&self) {
         if self.is_on() {
@@ -186,12 +196,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let Some(writer) = &self.writer else { return };
-        self.shared.stopping.store(true, Ordering::Release);
-        writer.thread.unpark();
-        // Not joined: a pipe that nobody reads may hold the thread for ever.
-        let ended = writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = ended.recv_timeout(STOP_MAX);
+        self.stop();
     }
 }
 
