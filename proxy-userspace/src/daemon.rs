@@ -44,16 +44,15 @@ pub struct UninstallOptions {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
-    anyhow::bail!(
-        "this build has no data plane: {} stays as it is",
-        options.node
-    )
+    let RunOptions { node, .. } = options;
+    anyhow::bail!("this build has no data plane: {node} stays as it is")
 }
 
 /// Removes links, pins and maps.
 pub fn uninstall(options: UninstallOptions) -> anyhow::Result<()> {
+    let UninstallOptions { bpffs, .. } = options;
     anyhow::bail!(
         "this build has no data plane: {} stays as it is",
-        options.bpffs.display()
+        bpffs.display()
     )
 }

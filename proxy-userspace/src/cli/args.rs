@@ -42,6 +42,14 @@ pub enum Command {
     Run(RunArgs),
     /// Remove everything that weir left in the kernel: the node as it was
     Uninstall(UninstallArgs),
+    /// Anything that a running daemon is asked for.
+    #[command(flatten)]
+    Ask(Question),
+}
+
+/// The commands that a running daemon answers.
+#[derive(Debug, Subcommand)]
+pub enum Question {
     /// Create or change the objects in files; others stay as they are
     Apply(ApplyArgs),
     /// Create objects from files; refused if one is there already
