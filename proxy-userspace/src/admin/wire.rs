@@ -126,7 +126,7 @@ impl Remark {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct List {
-    /// Always `weir.dev/v1`.
+    /// Always `v1`, as kubectl lists objects of all kinds.
     pub api_version: String,
     /// The kind of the items with `List` behind it.
     pub kind: String,
