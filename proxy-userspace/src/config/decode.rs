@@ -19,11 +19,11 @@ use std::rc::Rc;
 
 pub(super) use envelope::{Found, document};
 
-use super::mistake::{Mistake, Mistakes, Warning, shortened};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings, shortened};
 use super::node::Node;
 
-/// Entries of one list or map of a document, but for the items of a `List`.
-const ENTRIES_MAX: usize = 1000;
+/// Fields of one map; no kind has as many.
+const FIELDS_MAX: usize = 100;
 
 /// Why a field is refused whose work this version cannot do.
 const LATER: &str = "it comes with a later version, this one does not enforce it";
@@ -33,7 +33,7 @@ pub(super) struct Report {
     source: String,
     document: usize,
     mistakes: RefCell<Mistakes>,
-    warnings: RefCell<Vec<Warning>>,
+    warnings: RefCell<Warnings>,
 }
 
 impl Report {
@@ -50,10 +50,18 @@ impl Report {
         self.mistakes.borrow_mut().push(mistake);
     }
 
-    pub(super) fn into_parts(self) -> (Mistakes, Vec<Warning>) {
+    pub(super) fn into_parts(self) -> (Mistakes, Warnings) {
         (self.mistakes.into_inner(), self.warnings.into_inner())
     }
 }
+
+/// A value is not what it should be, and that was reported.
+#[derive(Debug)]
+struct Wrong;
+
+/// A value read, or a mistake reported. Not to be left with `?` before
+/// everything beside it was read too: every mistake counts.
+type Read<T> = Result<T, Wrong>;
 
 /// The way from the document's root to a value.
 #[derive(Clone)]
@@ -112,13 +120,18 @@ impl<'a> At<'a> {
     }
 
     /// Reports that this value is not what was expected.
-    fn wrong<T>(&self, expected: impl Into<String>) -> Option<T> {
+    fn complain(&self, expected: impl Into<String>) {
         self.mistake(
             &self.path,
             shortened(&self.node.to_string()),
             expected.into(),
         );
-        None
+    }
+
+    /// The same, for those who have nothing else to give back.
+    fn wrong<T>(&self, expected: impl Into<String>) -> Read<T> {
+        self.complain(expected);
+        Err(Wrong)
     }
 
     fn mistake(&self, path: &Path, value: String, expected: String) {
@@ -150,55 +163,49 @@ impl<'a> At<'a> {
         }
     }
 
-    fn string(&self) -> Option<&'a str> {
+    fn string(&self) -> Read<&'a str> {
         match self.node {
-            Node::String(text) => Some(text),
+            Node::String(text) => Ok(text),
             Node::Bool(_) | Node::Number(_) => self.wrong("a string; put it in quotes"),
             _ => self.wrong("a string"),
         }
     }
 
     /// A string that `read` makes a value of.
-    fn text<T>(&self, expected: &str, read: impl FnOnce(&'a str) -> Option<T>) -> Option<T> {
-        self.string()?.pipe(read).or_else(|| self.wrong(expected))
+    fn text<T>(&self, expected: &str, read: impl FnOnce(&'a str) -> Option<T>) -> Read<T> {
+        read(self.string()?).map_or_else(|| self.wrong(expected), Ok)
     }
 
-    fn boolean(&self) -> Option<bool> {
+    fn boolean(&self) -> Read<bool> {
         match self.node {
-            Node::Bool(value) => Some(*value),
+            Node::Bool(value) => Ok(*value),
             _ => self.wrong("true or false"),
         }
     }
 
-    fn integer<T: TryFrom<i64>>(&self, range: RangeInclusive<i64>) -> Option<T> {
+    fn integer<T: TryFrom<i64>>(&self, range: RangeInclusive<i64>) -> Read<T> {
         let number = match self.node {
             Node::Number(number) => number.as_i64().filter(|number| range.contains(number)),
             _ => None,
         };
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
         number
             .and_then(|number| T::try_from(number).ok())
-            .or_else(|| {
-                self.wrong(format!(
-                    "a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                ))
-            })
+            .map_or_else(|| self.wrong(expected()), Ok)
     }
 
     /// One of a few words.
-    fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let found = match self.node {
-            Node::String(text) => words.iter().find(|(word, _)| word == text),
-            _ => None,
-        };
-        found.map(|(_, value)| *value).or_else(|| {
-            let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-            self.wrong(format!("one of {}", known.join(", ")))
-        })
+    fn word<T: Copy>(&self, words: &[(&str, T)]) -> Read<T> {
+        let known = |(word, _): &&(&str, T)| self.node.as_str() == Some(word);
+        if let Some((_, value)) = words.iter().find(known) {
+            return Ok(*value);
+        }
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        self.wrong(format!("one of {}", words.join(", ")))
     }
 
-    fn items(&self, max: usize) -> Option<Vec<Self>> {
+    /// The items of a list, each read even if one before it is wrong.
+    fn items<T>(&self, max: usize, mut read: impl FnMut(&Self) -> Read<T>) -> Read<Vec<T>> {
         let Node::List(items) = self.node else {
             return self.wrong("a list");
         };
@@ -208,31 +215,31 @@ impl<'a> At<'a> {
                 format!("{} items", items.len()),
                 format!("a list of at most {max}"),
             );
-            return None;
+            return Err(Wrong);
         }
-        let item = |(index, node)| {
+        let each = items.iter().enumerate().map(|(index, node)| {
             let path = Rc::new(Path::Item(Rc::clone(&self.path), index));
-            Self {
+            read(&Self {
                 node,
                 path,
                 report: self.report,
-            }
-        };
-        Some(items.iter().enumerate().map(item).collect())
+            })
+        });
+        all(each.collect())
     }
 
     /// The entries of a map whose keys are the operator's, each once.
-    fn entries(&self) -> Option<Vec<(&'a str, Self)>> {
+    fn entries(&self, max: usize) -> Read<Vec<(&'a str, Self)>> {
         let Node::Map(entries) = self.node else {
             return self.wrong("a map");
         };
-        if entries.len() > ENTRIES_MAX {
+        if entries.len() > max {
             self.mistake(
                 &self.path,
                 format!("{} entries", entries.len()),
-                format!("a map of at most {ENTRIES_MAX}"),
+                format!("a map of at most {max}"),
             );
-            return None;
+            return Err(Wrong);
         }
         let mut seen: Vec<(&str, Self)> = Vec::with_capacity(entries.len());
         for (key, node) in entries {
@@ -243,27 +250,23 @@ impl<'a> At<'a> {
                 seen.push((key, at));
             }
         }
-        Some(seen)
+        Ok(seen)
     }
 
     /// The fields of a map whose keys are weir's.
-    fn fields(&self) -> Option<Fields<'a>> {
-        Some(Fields {
+    fn fields(&self) -> Read<Fields<'a>> {
+        Ok(Fields {
             at: self.clone(),
-            entries: self.entries()?,
+            entries: self.entries(FIELDS_MAX)?,
             asked: Vec::new(),
         })
     }
 }
 
-/// `value.pipe(f)` is `f(value)`, read left to right.
-trait Pipe: Sized {
-    fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
-        f(self)
-    }
+/// All values, or none if one of them is wrong.
+fn all<T>(read: Vec<Read<T>>) -> Read<Vec<T>> {
+    read.into_iter().collect()
 }
-
-impl Pipe for &str {}
 
 /// The fields of one map. Whoever is done asking calls [`Fields::finish`],
 /// which reports every field that nobody asked for.
@@ -275,19 +278,33 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The field, if it is there. `null` is as good as absent, as in Kubernetes.
-    fn optional(&mut self, name: &'static str) -> Option<At<'a>> {
+    fn find(&mut self, name: &'static str) -> Option<At<'a>> {
         self.asked.push(name);
         self.take(name).filter(|at| *at.node != Node::Null)
     }
 
-    /// The field; its absence is a mistake.
-    fn required(&mut self, name: &'static str, expected: &str) -> Option<At<'a>> {
-        let found = self.optional(name);
-        if found.is_none() {
-            let path = Path::Field(Rc::clone(&self.at.path), name.to_owned());
-            self.at.mistake(&path, "absent".into(), expected.to_owned());
+    /// What `read` makes of the field, if it is there.
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&At<'a>) -> Read<T>,
+    ) -> Read<Option<T>> {
+        self.find(name).map(|at| read(&at)).transpose()
+    }
+
+    /// What `read` makes of the field; its absence is a mistake.
+    fn required<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        read: impl FnOnce(&At<'a>) -> Read<T>,
+    ) -> Read<T> {
+        if let Some(at) = self.find(name) {
+            return read(&at);
         }
-        found
+        let path = Path::Field(Rc::clone(&self.at.path), name.to_owned());
+        self.at.mistake(&path, "absent".into(), expected.to_owned());
+        Err(Wrong)
     }
 
     fn take(&mut self, name: &str) -> Option<At<'a>> {
@@ -298,7 +315,7 @@ impl<'a> Fields<'a> {
     /// A field of the design that means nothing yet: saying so beats ignoring it.
     fn refuse(&mut self, name: &str, why: &str) {
         if let Some(at) = self.take(name) {
-            at.wrong::<()>(format!("no `{name}`: {why}"));
+            at.complain(format!("no `{name}`: {why}"));
         }
     }
 
@@ -333,7 +350,7 @@ impl<'a> Fields<'a> {
                 Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; known here: {}", self.asked.join(", ")),
             };
-            at.wrong::<()>(format!("no field of this name{hint}"));
+            at.complain(format!("no field of this name{hint}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
 use super::Kind;
 use super::decode::{self, Found, Report};
-use super::mistake::{Mistake, Mistakes, Warning};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings};
 use super::node::{Node, NodeSeed};
 use super::object::{Object, ObjectName};
 use super::store::ResourceVersion;
@@ -111,15 +111,16 @@ pub(super) fn parse_values(name: &str, values: &[Value]) -> Result<Parsed, Mista
 }
 
 #[derive(Default)]
-struct Collector {
+struct Collector<'s> {
     parsed: Parsed,
     mistakes: Mistakes,
-    /// Where each object was found first.
-    places: BTreeMap<(Kind, ObjectName), String>,
+    warnings: Warnings,
+    /// Source and document that each object was found in first.
+    places: BTreeMap<(Kind, ObjectName), (&'s str, usize)>,
 }
 
-impl Collector {
-    fn decode(&mut self, source: &str, document: usize, node: &Node) {
+impl<'s> Collector<'s> {
+    fn decode(&mut self, source: &'s str, document: usize, node: &Node) {
         let report = Report::new(source, document);
         for Found {
             object,
@@ -128,14 +129,14 @@ impl Collector {
         } in decode::document(node, &report)
         {
             let key = (object.kind(), object.name().clone());
-            if let Some(place) = self.places.get(&key) {
+            if let Some((first, number)) = self.places.get(&key) {
                 let mistake = Mistake {
                     source: Some(source.to_owned()),
                     document: Some(document),
                     object: None,
                     path,
                     value: Some(object.to_string()),
-                    expected: format!("each object once; it is in {place} too"),
+                    expected: format!("each object once; it is in {first}, document {number} too"),
                 };
                 report.push(mistake);
                 continue;
@@ -143,16 +144,16 @@ impl Collector {
             if let Some(version) = version {
                 self.parsed.versions.insert(key.clone(), version);
             }
-            self.places
-                .insert(key, format!("{source}, document {document}"));
+            self.places.insert(key, (source, document));
             self.parsed.objects.push(object);
         }
         let (mistakes, warnings) = report.into_parts();
         self.mistakes.append(mistakes);
-        self.parsed.warnings.extend(warnings);
+        self.warnings.append(warnings);
     }
 
-    fn finish(self) -> Result<Parsed, Mistakes> {
+    fn finish(mut self) -> Result<Parsed, Mistakes> {
+        self.parsed.warnings = self.warnings.into_vec();
         self.mistakes.or(self.parsed)
     }
 }
@@ -274,9 +275,12 @@ fn yaml_document(text: &str, first_line: usize, left: &Cell<usize>) -> Document 
                 at.column()
             )
         });
+        // It says the place too, but counts from the start of the document.
+        let text = error.without_snippet().to_string();
+        let reason = text.split(" at line ").next().unwrap_or_default();
         Unreadable {
             path,
-            expected: format!("YAML or JSON: {}", error.without_snippet()),
+            expected: format!("YAML or JSON: {reason}"),
         }
     })
 }

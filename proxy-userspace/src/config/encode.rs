@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::Kind;
 use super::object::{
-    AppProtocol, EgressProtocol, EgressRule, EgressTarget, Labels, MeshConfig, ObjectName,
-    RequestField, Route, RouteRule, Service, ServicePort, SourceMatch, StringMatch, Workload,
+    AppProtocol, EgressProtocol, EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, Route,
+    RouteRule, Service, ServicePort, SourceMatch, StringMatch, Workload,
 };
 
 pub(super) fn service(service: &Service) -> Value {
@@ -107,7 +107,7 @@ pub(super) fn route_rule(rule: &RouteRule) -> Value {
     if !request.is_empty() {
         let headers: Map<_, _> = request
             .iter()
-            .map(|(field, value)| (header(field), string_match(value)))
+            .map(|(field, value)| (field.to_string(), string_match(value)))
             .collect();
         condition.insert("request".into(), json!({ "headers": headers }));
     }
@@ -116,16 +116,6 @@ pub(super) fn route_rule(rule: &RouteRule) -> Value {
     }
     spec.insert("route".into(), routes.iter().map(route).collect());
     document(Kind::RouteRule, name, &Labels::new(), spec)
-}
-
-fn header(field: &RequestField) -> String {
-    match field {
-        RequestField::Uri => "uri".into(),
-        RequestField::Method => "method".into(),
-        RequestField::Authority => "authority".into(),
-        RequestField::Scheme => "scheme".into(),
-        RequestField::Header(name) => name.clone(),
-    }
 }
 
 fn string_match(value: &StringMatch) -> Value {
@@ -234,12 +224,16 @@ fn document(kind: Kind, name: &ObjectName, labels: &Labels, spec: Map<String, Va
     metadata.insert("name".into(), json!(name.name));
     metadata.insert("namespace".into(), json!(name.namespace));
     put_labels(&mut metadata, "labels", labels);
-    json!({
-        "apiVersion": kind.api_version(),
-        "kind": kind.as_str(),
-        "metadata": metadata,
-        "spec": spec,
-    })
+    let fields = [
+        ("apiVersion", json!(kind.api_version())),
+        ("kind", json!(kind.as_str())),
+        ("metadata", Value::Object(metadata)),
+        ("spec", Value::Object(spec)),
+    ];
+    fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 impl std::fmt::Display for EgressTarget {

@@ -127,3 +127,36 @@ impl Objects {
         check::check(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, parse};
+    use super::*;
+
+    fn config(egress: &str) -> Object {
+        let text = format!(
+            "{{apiVersion: weir.dev/v1, kind: MeshConfig, metadata: {{name: default}}, spec: {{egress: {egress}}}}}"
+        );
+        parse(&[Source::new("f", text)]).unwrap().objects.remove(0)
+    }
+
+    #[test]
+    fn upsert_says_what_changed() {
+        let mut objects = Objects::default();
+        assert_eq!(objects.upsert(config("deny")), Change::Created);
+        let kept = Arc::clone(&objects.mesh_configs[config("deny").name()]);
+        assert_eq!(objects.upsert(config("deny")), Change::Unchanged);
+        assert!(
+            Arc::ptr_eq(&kept, &objects.mesh_configs[&kept.name]),
+            "an unchanged object stays the same"
+        );
+        assert_eq!(objects.upsert(config("allow")), Change::Configured);
+        assert_eq!(objects.list(Kind::MeshConfig), [config("allow")]);
+        assert_eq!(
+            objects.remove(Kind::MeshConfig, &kept.name),
+            Some(config("allow"))
+        );
+        assert_eq!(objects.remove(Kind::MeshConfig, &kept.name), None);
+        assert_eq!(objects.get(Kind::MeshConfig, &kept.name), None);
+    }
+}

@@ -51,15 +51,15 @@ pub enum PatchError {
         reason: String,
     },
     /// Copies of copies, and the like.
-    #[error("the patched object has more than {VALUES_MAX} values")]
+    #[error("the patched object would be larger than {} KiB", SIZE_MAX >> 10)]
     TooLarge,
 }
 
 /// Operations of one patch.
 const OPERATIONS_MAX: usize = 1000;
 
-/// Values that a patched object may hold.
-const VALUES_MAX: usize = 100_000;
+/// What a patched object may take, about as many bytes as its JSON does.
+const SIZE_MAX: usize = 1024 * 1024;
 
 /// `current`, changed as `body` says.
 ///
@@ -96,7 +96,7 @@ pub fn patch(current: &Value, kind: PatchType, body: &[u8]) -> Result<Value, Pat
 }
 
 fn bounded(value: &Value) -> Result<(), PatchError> {
-    let mut left = VALUES_MAX;
+    let mut left = SIZE_MAX;
     if fits(value, &mut left) {
         Ok(())
     } else {
@@ -104,17 +104,22 @@ fn bounded(value: &Value) -> Result<(), PatchError> {
     }
 }
 
-/// Whether `value` has at most `left` values; stops at the first too many.
+/// Takes the size of `value` off `left`; false at the first value too many.
 fn fits(value: &Value, left: &mut usize) -> bool {
-    let Some(rest) = left.checked_sub(1) else {
-        return false;
-    };
-    *left = rest;
     match value {
-        Value::Array(items) => items.iter().all(|item| fits(item, left)),
-        Value::Object(fields) => fields.values().all(|field| fits(field, left)),
-        _ => true,
+        Value::Null | Value::Bool(_) | Value::Number(_) => take(4, left),
+        Value::String(text) => take(text.len() + 2, left),
+        Value::Array(items) => take(2, left) && items.iter().all(|item| fits(item, left)),
+        Value::Object(fields) => {
+            let fit =
+                |(key, field): (&String, &Value)| take(key.len() + 4, left) && fits(field, left);
+            fields.iter().all(fit)
+        }
     }
+}
+
+fn take(size: usize, left: &mut usize) -> bool {
+    left.checked_sub(size).map(|rest| *left = rest).is_some()
 }
 
 #[cfg(test)]
@@ -158,10 +163,18 @@ mod tests {
 
     #[test]
     fn copies_of_copies_end_at_the_bound() {
-        let copy = json!({ "op": "copy", "from": "", "path": "/x" });
-        let body = serde_json::to_vec(&vec![copy; 60]).unwrap();
-        let deep = patch(&json!({ "a": [1, 2, 3] }), PatchType::Json, &body);
+        let copies: Vec<_> = (0..60)
+            .map(|number| json!({ "op": "copy", "from": "", "path": format!("/x{number}") }))
+            .collect();
+        let deep = patch(
+            &json!({ "a": [1, 2, 3] }),
+            PatchType::Json,
+            &serde_json::to_vec(&copies).unwrap(),
+        );
         assert!(matches!(deep, Err(PatchError::TooLarge)));
+        let long = json!({ "text": "x".repeat(SIZE_MAX) }).to_string();
+        let long = patch(&json!({}), PatchType::Merge, long.as_bytes());
+        assert!(matches!(long, Err(PatchError::TooLarge)));
         let body = serde_json::to_vec(&vec![
             json!({ "op": "test", "path": "", "value": {} });
             OPERATIONS_MAX + 1

@@ -258,9 +258,10 @@ impl Store {
         let mut versions = self.versions.clone();
         for change in changes {
             let of_kind = versions.entry(change.kind).or_default();
-            match change.after {
-                true => drop(of_kind.insert(change.name.clone(), version)),
-                false => drop(of_kind.remove(&change.name)),
+            if change.after {
+                of_kind.insert(change.name.clone(), version);
+            } else {
+                of_kind.remove(&change.name);
             }
         }
         versions

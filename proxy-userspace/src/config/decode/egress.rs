@@ -6,46 +6,42 @@ use proxy_common::Port;
 
 use super::super::name::{address, host, network};
 use super::super::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
-use super::metadata::{labels, namespace};
+use super::metadata::{label, labels};
 use super::service::port_number;
-use super::{At, LATER};
+use super::{At, LATER, Read, Wrong};
 
 /// Ports of one rule.
 const PORTS_MAX: usize = 256;
 
 const TARGET: &str = "a host name, `*.` and a domain, an IPv4 address, or a CIDR";
+const PROTOCOL: &str = "one of `http`, `https`, `tls`, `tcp`";
 
-pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Option<EgressRule> {
+pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Read<EgressRule> {
     let mut fields = at.fields()?;
-    let target = fields
-        .required("destination", "a map with `service`")
-        .and_then(|at| destination(&at));
-    let ports = fields
-        .required("ports", "a list of port and protocol")
-        .and_then(|at| ports(&at, target.as_ref()));
-    let source = match fields.optional("source") {
-        None => Some(EgressSource::default()),
-        Some(at) => source(&at),
-    };
-    if let Some(at) = fields.optional("useEgressProxy")
-        && at.boolean() == Some(true)
-    {
-        at.wrong::<()>("false: there is no egress proxy but weir itself");
-    }
+    let target = fields.required("destination", "a map with `service`", destination);
+    let ports = fields.required("ports", "a list of port and protocol", |at| {
+        ports(at, target.as_ref())
+    });
+    let source = fields.optional("source", source);
+    let proxied = fields.optional("useEgressProxy", |at| {
+        if at.boolean()? {
+            return at.wrong("false: there is no egress proxy but weir itself");
+        }
+        Ok(())
+    });
     fields.finish();
-    Some(EgressRule {
+    proxied?;
+    Ok(EgressRule {
         name,
         target: target?,
         ports: ports?,
-        source: source?,
+        source: source?.unwrap_or_default(),
     })
 }
 
-fn destination(at: &At<'_>) -> Option<EgressTarget> {
+fn destination(at: &At<'_>) -> Read<EgressTarget> {
     let mut fields = at.fields()?;
-    let target = fields
-        .required("service", TARGET)
-        .and_then(|at| target(&at));
+    let target = fields.required("service", TARGET, target);
     for name in ["name", "namespace", "domain", "labels"] {
         fields.refuse(name, "an external destination is given by `service` alone");
     }
@@ -53,7 +49,7 @@ fn destination(at: &At<'_>) -> Option<EgressTarget> {
     target
 }
 
-fn target(at: &At<'_>) -> Option<EgressTarget> {
+fn target(at: &At<'_>) -> Read<EgressTarget> {
     let text = at.string()?;
     if let Some((addr, prefix)) = text.split_once('/') {
         return cidr(at, addr, prefix);
@@ -68,83 +64,70 @@ fn target(at: &At<'_>) -> Option<EgressTarget> {
         Some(suffix) => host(suffix).map(EgressTarget::Wildcard),
         None => host(text).map(EgressTarget::Host),
     };
-    found.or_else(|| at.wrong(TARGET))
+    found.map_or_else(|| at.wrong(TARGET), Ok)
 }
 
-fn cidr(at: &At<'_>, addr: &str, prefix: &str) -> Option<EgressTarget> {
+fn cidr(at: &At<'_>, addr: &str, prefix: &str) -> Read<EgressTarget> {
     // The written family decides on the length: a mapped `/120` is no IPv4 one.
     let Ok(addr) = addr.parse::<IpAddr>() else {
         return at.wrong(TARGET);
     };
     let full = if addr.is_ipv4() { 32 } else { 128 };
     let digits = prefix.len() <= 3 && prefix.bytes().all(|byte| byte.is_ascii_digit());
-    let prefix = digits
-        .then(|| prefix.parse::<u8>().ok())
-        .flatten()
-        .filter(|prefix| *prefix <= full);
-    let Some(prefix) = prefix else {
+    let length = prefix
+        .parse::<u8>()
+        .ok()
+        .filter(|length| digits && *length <= full);
+    let Some(length) = length else {
         return at.wrong(format!("a prefix length from 0 to {full}"));
     };
-    let start = network(addr, prefix);
-    if start != addr {
+    let first = network(addr, length);
+    if first != addr {
         return at.wrong(format!(
-            "the first address of the network: {start}/{prefix}"
+            "the first address of the network: {first}/{length}"
         ));
     }
-    external(at, addr, prefix)
+    external(at, addr, length)
 }
 
-fn external(at: &At<'_>, addr: IpAddr, prefix: u8) -> Option<EgressTarget> {
+fn external(at: &At<'_>, addr: IpAddr, length: u8) -> Read<EgressTarget> {
     if addr.is_ipv6() {
         return at.wrong(format!("an IPv4 destination; IPv6: {LATER}"));
     }
-    if addr.is_loopback() || (addr.is_unspecified() && prefix == 32) {
+    if addr.is_loopback() || (addr.is_unspecified() && length == 32) {
         return at.wrong("an external destination; a pod reaches itself without a rule");
     }
-    Some(EgressTarget::Net(addr, prefix))
+    Ok(EgressTarget::Net(addr, length))
 }
 
-fn ports(at: &At<'_>, target: Option<&EgressTarget>) -> Option<Vec<(Port, EgressProtocol)>> {
-    let items = at.items(PORTS_MAX)?;
-    if items.is_empty() {
+fn ports(at: &At<'_>, target: Result<&EgressTarget, &Wrong>) -> Read<Vec<(Port, EgressProtocol)>> {
+    let ports = at.items(PORTS_MAX, |at| {
+        let mut fields = at.fields()?;
+        let port = fields.required("port", "a port number", port_number);
+        let protocol = fields.required("protocol", PROTOCOL, |at| protocol(at, target));
+        fields.finish();
+        Ok((port?, protocol?))
+    })?;
+    if ports.is_empty() {
         return at.wrong("at least one port");
     }
-    let mut ports: Vec<(Port, EgressProtocol)> = Vec::new();
-    let mut whole = true;
-    for at in items {
-        match port(&at, target) {
-            Some((port, _)) if ports.iter().any(|(other, _)| *other == port) => {
-                at.wrong::<()>(format!(
-                    "each port once, with one protocol; {port} is there twice"
-                ));
-                whole = false;
-            }
-            Some(port) => ports.push(port),
-            None => whole = false,
+    for (index, (port, _)) in ports.iter().enumerate() {
+        if ports[..index].iter().any(|(other, _)| other == port) {
+            at.complain(format!(
+                "each port once, with one protocol; {port} is there twice"
+            ));
         }
     }
-    whole.then_some(ports)
+    Ok(ports)
 }
 
-fn port(at: &At<'_>, target: Option<&EgressTarget>) -> Option<(Port, EgressProtocol)> {
-    let mut fields = at.fields()?;
-    let port = fields
-        .required("port", "a port number")
-        .and_then(|at| port_number(&at));
-    let protocol = fields
-        .required("protocol", "one of `http`, `https`, `tls`, `tcp`")
-        .and_then(|at| protocol(&at, target));
-    fields.finish();
-    Some((port?, protocol?))
-}
-
-fn protocol(at: &At<'_>, target: Option<&EgressTarget>) -> Option<EgressProtocol> {
+fn protocol(at: &At<'_>, target: Result<&EgressTarget, &Wrong>) -> Read<EgressProtocol> {
     let by_name = matches!(
         target,
-        Some(EgressTarget::Host(_) | EgressTarget::Wildcard(_))
+        Ok(EgressTarget::Host(_) | EgressTarget::Wildcard(_))
     );
     match at.string()?.to_ascii_lowercase().as_str() {
-        "http" => Some(EgressProtocol::Http),
+        "http" => Ok(EgressProtocol::Http),
         "https" | "tls" if by_name => at.wrong(
             "`http` for a host name: `https` and `tls` by name come with a later version, \
              this one does not look at the name in the TLS handshake; give the address instead",
@@ -152,26 +135,19 @@ fn protocol(at: &At<'_>, target: Option<&EgressTarget>) -> Option<EgressProtocol
         "tcp" if by_name => at.wrong(
             "`http` for a host name: bytes carry no name to compare; give the address instead",
         ),
-        "https" | "tls" | "tcp" => Some(EgressProtocol::Tcp),
-        "udp" => {
-            at.wrong("one of `http`, `https`, `tls`, `tcp`: UDP is not governed in this version")
-        }
-        _ => at.wrong("one of `http`, `https`, `tls`, `tcp`"),
+        "https" | "tls" | "tcp" => Ok(EgressProtocol::Tcp),
+        "udp" => at.wrong(format!("{PROTOCOL}: UDP is not governed in this version")),
+        _ => at.wrong(PROTOCOL),
     }
 }
 
-fn source(at: &At<'_>) -> Option<EgressSource> {
+fn source(at: &At<'_>) -> Read<EgressSource> {
     let mut fields = at.fields()?;
-    let namespace = match fields.optional("namespace") {
-        None => Some(None),
-        Some(at) => namespace(&at).map(|text| Some(text.to_owned())),
-    };
-    let labels = fields
-        .optional("labels")
-        .map_or(Some(Default::default()), |at| labels(&at));
+    let namespace = fields.optional("namespace", |at| label(at).map(str::to_owned));
+    let labels = fields.optional("labels", labels);
     fields.finish();
-    Some(EgressSource {
+    Ok(EgressSource {
         namespace: namespace?,
-        labels: labels?,
+        labels: labels?.unwrap_or_default(),
     })
 }

@@ -7,8 +7,8 @@ use super::super::Kind;
 use super::super::node::Node;
 use super::super::object::Object;
 use super::super::store::ResourceVersion;
-use super::metadata::{Scope, metadata};
-use super::{At, Fields, LATER, Report, egress, mesh, route, service, workload};
+use super::metadata::{Metadata, Scope, metadata};
+use super::{At, Fields, LATER, Read, Report, Wrong, egress, mesh, route, service, workload};
 
 /// An object, and where it was found.
 pub(in super::super) struct Found {
@@ -36,8 +36,7 @@ pub(in super::super) fn document(node: &Node, report: &Report) -> Vec<Found> {
 
 fn item(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
     if !matches!(at.node, Node::Map(_)) {
-        at.wrong::<()>("a map with apiVersion, kind, metadata and spec");
-        return;
+        return at.complain("a map with apiVersion, kind, metadata and spec");
     }
     let api_version = at
         .node
@@ -51,14 +50,12 @@ fn item(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
         .unwrap_or_default();
     match classify(api_version, kind) {
         Class::List if lists > 0 => list(at, lists - 1, found),
-        Class::List => drop(at.wrong::<()>("lists within lists only three deep")),
+        Class::List => at.complain("lists within lists only three deep"),
         Class::Foreign => at.warn(format!("{kind} of {api_version} is not weir's, left out")),
-        Class::Later => {
-            let kind = at.node.get("kind").unwrap_or(at.node);
-            at.field("kind", kind)
-                .wrong::<()>(format!("no DestinationPolicy: {LATER}"));
-        }
-        Class::Ours(kind) => ours(at, kind, found),
+        Class::Later => at
+            .field("kind", at.node.get("kind").unwrap_or(at.node))
+            .complain(format!("no {kind}: {LATER}")),
+        Class::Ours(kind) => found.extend(ours(at, kind)),
         Class::Unclear => unclear(at),
     }
 }
@@ -93,101 +90,92 @@ fn classify(api_version: &str, kind: &str) -> Class {
 }
 
 fn list(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
-    let Some(mut fields) = at.fields() else {
-        return;
-    };
-    fields.optional("apiVersion");
-    fields.optional("kind");
-    // What a server says about the list as a whole.
-    fields.optional("metadata");
-    let items = fields
-        .optional("items")
-        .and_then(|items| items.items(LIST_MAX));
-    fields.finish();
-    for at in items.unwrap_or_default() {
-        item(&at, lists, found);
+    let Ok(mut fields) = at.fields() else { return };
+    // What a server says about the list as a whole means nothing here.
+    for name in ["apiVersion", "kind", "metadata"] {
+        fields.find(name);
     }
+    if let Some(items) = fields.find("items") {
+        let _reported = items.items(LIST_MAX, |at| {
+            item(at, lists, found);
+            Ok(())
+        });
+    }
+    fields.finish();
 }
 
+/// A document that names no kind, or a kind of weir's that there is not.
 fn unclear(at: &At<'_>) {
-    let Some(mut fields) = at.fields() else {
-        return;
-    };
+    let Ok(mut fields) = at.fields() else { return };
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     let expected = format!("one of {}", kinds.join(", "));
-    let api_version = fields.required(
-        "apiVersion",
-        "`weir.dev/v1`, `config.istio.io/v1alpha2`, or `v1` for a Service",
-    );
-    let kind = fields.required("kind", &expected);
-    if let (Some(api_version), Some(kind)) = (&api_version, &kind)
-        && api_version.string().is_some_and(|text| !text.is_empty())
-    {
-        kind.wrong::<()>(expected);
-    }
+    let versions = format!("`{WEIR}`, `{ISTIO}`, or `v1` for a Service");
+    let given =
+        |at: &At<'_>, expected: &str| at.text(expected, |text| (!text.is_empty()).then_some(()));
+    let api_version = fields.required("apiVersion", &versions, |at| given(at, &versions));
+    let _reported = fields.required("kind", &expected, |at| match api_version {
+        Ok(()) => at.wrong(&*expected),
+        Err(Wrong) => given(at, &expected),
+    });
 }
 
-fn ours(at: &At<'_>, kind: Kind, found: &mut Vec<Found>) {
-    let Some(mut fields) = at.fields() else {
-        return;
-    };
-    let before = at.report.mistakes.borrow().len();
-    api_version(&mut fields, kind);
-    fields.optional("kind");
+fn ours(at: &At<'_>, kind: Kind) -> Read<Found> {
+    let mut fields = at.fields()?;
+    let api_version = api_version(&mut fields, kind);
+    fields.find("kind");
     let scope = match kind {
         Kind::Service => Scope::Label,
         Kind::Workload => Scope::Labelled,
         Kind::RouteRule | Kind::EgressRule => Scope::Rule,
         Kind::MeshConfig => Scope::Node,
     };
-    let metadata = fields
-        .required("metadata", "a map with at least a name")
-        .and_then(|at| metadata(&at, scope));
-    let spec = fields.required("spec", "a map");
-    fields.ignore(&["status"], "server-side state");
-    fields.finish();
-    let (Some(metadata), Some(spec)) = (metadata, spec) else {
-        return;
-    };
-    let version = metadata.version;
-    let object = match kind {
-        Kind::Service => service::service(&spec, metadata)
+    let metadata = fields.required("metadata", "a map with at least a name", |at| {
+        metadata(at, scope)
+    });
+    // Mistakes in the spec are reported even where the name is one.
+    let version = metadata.as_ref().map_or(None, |metadata| metadata.version);
+    let nameless = metadata.is_err();
+    let metadata = metadata.unwrap_or_else(|Wrong| Metadata::nameless());
+    let spec = fields.required("spec", "a map", |at| match kind {
+        Kind::Service => service::service(at, metadata)
             .map(Arc::new)
             .map(Object::Service),
-        Kind::Workload => workload::workload(&spec, metadata)
+        Kind::Workload => workload::workload(at, metadata)
             .map(Arc::new)
             .map(Object::Workload),
-        Kind::RouteRule => route::route_rule(&spec, metadata.name)
+        Kind::RouteRule => route::route_rule(at, metadata.name)
             .map(Arc::new)
             .map(Object::RouteRule),
-        Kind::EgressRule => egress::egress_rule(&spec, metadata.name)
+        Kind::EgressRule => egress::egress_rule(at, metadata.name)
             .map(Arc::new)
             .map(Object::EgressRule),
-        Kind::MeshConfig => mesh::mesh_config(&spec, metadata.name)
+        Kind::MeshConfig => mesh::mesh_config(at, metadata.name)
             .map(Arc::new)
             .map(Object::MeshConfig),
-    };
-    debug_assert!(
-        object.is_some() || at.report.mistakes.borrow().len() > before,
-        "a refusal says why"
-    );
-    if let Some(object) = object {
-        found.push(Found {
+    });
+    fields.ignore(&["status"], "server-side state");
+    fields.finish();
+    api_version?;
+    let object = spec?;
+    if nameless {
+        Err(Wrong)
+    } else {
+        Ok(Found {
             object,
             version,
             path: at.path.text(),
-        });
+        })
     }
 }
 
-fn api_version(fields: &mut Fields<'_>, kind: Kind) {
+fn api_version(fields: &mut Fields<'_>, kind: Kind) -> Read<()> {
     let accepted: &[&str] = match kind {
         Kind::Service => &["v1"],
         Kind::RouteRule | Kind::EgressRule => &[WEIR, ISTIO],
         Kind::Workload | Kind::MeshConfig => &[WEIR],
     };
     let expected = format!("{} for a {kind}", accepted.join(" or "));
-    if let Some(at) = fields.required("apiVersion", &expected) {
-        at.text(&expected, |text| accepted.contains(&text).then_some(()));
-    }
+    fields.required("apiVersion", &expected, |at| {
+        at.text(&expected, |text| accepted.contains(&text).then_some(()))
+    })
 }

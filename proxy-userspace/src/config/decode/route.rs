@@ -1,11 +1,9 @@
 //! `RouteRule`.
 
 use super::super::name::header_name;
-use super::super::object::{
-    Labels, ObjectName, RequestField, Route, RouteRule, SourceMatch, StringMatch,
-};
-use super::metadata::{labels, namespace, service_name};
-use super::{At, LATER};
+use super::super::object::{ObjectName, RequestField, Route, RouteRule, SourceMatch, StringMatch};
+use super::metadata::{label, labels};
+use super::{At, LATER, Read, Wrong, all};
 
 /// Routes of one rule: more than one percent each cannot be.
 const ROUTES_MAX: usize = 100;
@@ -13,11 +11,11 @@ const ROUTES_MAX: usize = 100;
 /// Headers that one rule may look at.
 const HEADERS_MAX: usize = 32;
 
-/// Characters of a value to compare with.
+/// Bytes of a value to compare with.
 const VALUE_MAX: usize = 4096;
 
 /// Fields of the design that come later.
-const REFUSED: &[&str] = &[
+pub(super) const REFUSED: &[&str] = &[
     "redirect",
     "rewrite",
     "httpReqTimeout",
@@ -30,44 +28,39 @@ const REFUSED: &[&str] = &[
     "websocketUpgrade",
 ];
 
-pub(super) fn route_rule(at: &At<'_>, name: ObjectName) -> Option<RouteRule> {
+pub(super) fn route_rule(at: &At<'_>, name: ObjectName) -> Read<RouteRule> {
     let mut fields = at.fields()?;
-    let destination = fields
-        .required("destination", "a map with the name of a Service")
-        .and_then(|at| destination(&at, &name.namespace));
-    let precedence = fields.optional("precedence").map_or(Some(0), |at| {
+    let own = name.namespace.as_str();
+    let target = fields.required("destination", "a map with the name of a Service", |at| {
+        destination(at, own)
+    });
+    let precedence = fields.optional("precedence", |at| {
         at.integer(i64::from(i32::MIN)..=i64::from(i32::MAX))
     });
-    let condition = match fields.optional("match") {
-        None => Some(Condition::default()),
-        Some(at) => condition(&at, &name.namespace),
-    };
+    let condition = fields.optional("match", |at| condition(at, own));
     for refused in REFUSED {
         fields.refuse(refused, LATER);
     }
-    let routes = fields
-        .required("route", "a list of labels and weight")
-        .and_then(|at| routes(&at, &name.namespace, destination.as_ref()));
+    let routes = fields.required("route", "a list of labels and weight", |at| {
+        routes(at, own, target.as_ref())
+    });
     fields.finish();
-    let Condition { source, request } = condition?;
-    Some(RouteRule {
+    let Condition { source, request } = condition?.unwrap_or_default();
+    let (destination, precedence, routes) = (target?, precedence?.unwrap_or(0), routes?);
+    Ok(RouteRule {
         name,
-        destination: destination?,
-        precedence: precedence?,
+        destination,
+        precedence,
         source,
         request,
-        routes: routes?,
+        routes,
     })
 }
 
-fn destination(at: &At<'_>, own_namespace: &str) -> Option<ObjectName> {
+fn destination(at: &At<'_>, own_namespace: &str) -> Read<ObjectName> {
     let mut fields = at.fields()?;
-    let name = fields
-        .required("name", "the name of a Service")
-        .and_then(|at| service_name(&at));
-    let namespace = fields
-        .optional("namespace")
-        .map_or(Some(own_namespace), |at| namespace(&at));
+    let name = fields.required("name", "the name of a Service", label);
+    let namespace = fields.optional("namespace", label);
     fields.refuse(
         "labels",
         "which endpoints get a share is said by `route[].labels`",
@@ -76,7 +69,7 @@ fn destination(at: &At<'_>, own_namespace: &str) -> Option<ObjectName> {
         fields.refuse(other, "a Service is given by name and namespace");
     }
     fields.finish();
-    Some(ObjectName::new(namespace?, name?))
+    Ok(ObjectName::new(namespace?.unwrap_or(own_namespace), name?))
 }
 
 #[derive(Default)]
@@ -85,33 +78,25 @@ struct Condition {
     request: Vec<(RequestField, StringMatch)>,
 }
 
-fn condition(at: &At<'_>, own_namespace: &str) -> Option<Condition> {
+fn condition(at: &At<'_>, own_namespace: &str) -> Read<Condition> {
     let mut fields = at.fields()?;
-    let source = fields
-        .optional("source")
-        .map_or(Some(None), |at| source(&at, own_namespace));
-    let request = fields
-        .optional("request")
-        .map_or(Some(Vec::new()), |at| request(&at));
+    let source = fields.optional("source", |at| source(at, own_namespace));
+    let request = fields.optional("request", request);
     for refused in ["tcp", "udp"] {
         fields.refuse(refused, LATER);
     }
     fields.finish();
-    Some(Condition {
-        source: source?,
-        request: request?,
+    Ok(Condition {
+        source: source?.flatten(),
+        request: request?.unwrap_or_default(),
     })
 }
 
-/// `Some(None)` if it asks for nothing.
-fn source(at: &At<'_>, own_namespace: &str) -> Option<Option<SourceMatch>> {
+/// `None` if it asks for nothing.
+fn source(at: &At<'_>, own_namespace: &str) -> Read<Option<SourceMatch>> {
     let mut fields = at.fields()?;
-    let service = fields.optional("name").map_or(Some(None), |at| {
-        service_name(&at).map(|name| Some(ObjectName::new(own_namespace, name)))
-    });
-    let labels = fields
-        .optional("labels")
-        .map_or(Some(Labels::new()), |at| labels(&at));
+    let name = fields.optional("name", label);
+    let labels = fields.optional("labels", labels);
     for other in ["namespace", "domain", "service"] {
         fields.refuse(
             other,
@@ -119,72 +104,66 @@ fn source(at: &At<'_>, own_namespace: &str) -> Option<Option<SourceMatch>> {
         );
     }
     fields.finish();
-    let (service, labels) = (service?, labels?);
-    Some((service.is_some() || !labels.is_empty()).then_some(SourceMatch { service, labels }))
+    let service = name?.map(|name| ObjectName::new(own_namespace, name));
+    let labels = labels?.unwrap_or_default();
+    Ok((service.is_some() || !labels.is_empty()).then_some(SourceMatch { service, labels }))
 }
 
-fn request(at: &At<'_>) -> Option<Vec<(RequestField, StringMatch)>> {
+fn request(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
     let mut fields = at.fields()?;
-    let headers = fields
-        .optional("headers")
-        .map_or(Some(Vec::new()), |at| headers(&at));
+    let headers = fields.optional("headers", headers);
     fields.finish();
-    headers
+    Ok(headers?.unwrap_or_default())
 }
 
 /// In the order of the fields, so that two spellings of one rule are equal.
-fn headers(at: &At<'_>) -> Option<Vec<(RequestField, StringMatch)>> {
-    let entries = at.entries()?;
-    if entries.len() > HEADERS_MAX {
-        return at.wrong(format!("at most {HEADERS_MAX} headers"));
+fn headers(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
+    let matches = at.entries(HEADERS_MAX)?.into_iter().map(|(key, at)| {
+        let field = request_field(key).map_or_else(
+            || at.wrong("`uri`, `method`, `authority`, `scheme` or the name of a header"),
+            Ok,
+        );
+        let value = string_match(&at);
+        Ok((field?, value?))
+    });
+    let mut matches = all(matches.collect())?;
+    matches.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if let Some(pair) = matches.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        at.complain(format!(
+            "each header once, in any case; `{}` is there twice",
+            pair[0].0
+        ));
     }
-    let mut headers: Vec<(RequestField, StringMatch)> = Vec::new();
-    let mut whole = true;
-    for (key, at) in entries {
-        let Some(name) = header_name(key) else {
-            at.wrong::<()>("`uri`, `method`, `authority`, `scheme` or the name of a header");
-            whole = false;
-            continue;
-        };
-        let field = match name.as_str() {
-            "uri" => RequestField::Uri,
-            "method" => RequestField::Method,
-            "authority" => RequestField::Authority,
-            "scheme" => RequestField::Scheme,
-            _ => RequestField::Header(name),
-        };
-        if headers.iter().any(|(other, _)| *other == field) {
-            at.wrong::<()>("each header once; names differ by more than case");
-            whole = false;
-        }
-        match string_match(&at) {
-            Some(value) => headers.push((field, value)),
-            None => whole = false,
-        }
-    }
-    headers.sort_by(|(a, _), (b, _)| a.cmp(b));
-    whole.then_some(headers)
+    Ok(matches)
 }
 
-fn string_match(at: &At<'_>) -> Option<StringMatch> {
+fn request_field(key: &str) -> Option<RequestField> {
+    let name = header_name(key)?;
+    Some(match name.as_str() {
+        "uri" => RequestField::Uri,
+        "method" => RequestField::Method,
+        "authority" => RequestField::Authority,
+        "scheme" => RequestField::Scheme,
+        _ => RequestField::Header(name),
+    })
+}
+
+fn string_match(at: &At<'_>) -> Read<StringMatch> {
     let mut fields = at.fields()?;
     let given: Vec<_> = ["exact", "prefix", "regex"]
         .into_iter()
-        .filter_map(|key| Some((key, fields.optional(key)?)))
+        .filter_map(|key| Some((key, fields.find(key)?)))
         .collect();
     fields.finish();
     let [(key, at)] = given.as_slice() else {
         return at.wrong("one of `exact`, `prefix`, `regex`, with a string");
     };
-    let text = at.text(&format!("a string of at most {VALUE_MAX} bytes"), |text| {
-        (text.len() <= VALUE_MAX).then_some(text)
-    })?;
+    let short = |text| Some(text).filter(|text: &&str| text.len() <= VALUE_MAX);
+    let text = at.text(&format!("a string of at most {VALUE_MAX} bytes"), short)?;
     match *key {
-        "exact" => Some(StringMatch::Exact(text.to_owned())),
-        "prefix" => Some(StringMatch::Prefix(text.to_owned())),
-        _ => StringMatch::regex(text)
-            .map_err(|error| at.wrong::<()>(regex_expected(&error)))
-            .ok(),
+        "exact" => Ok(StringMatch::Exact(text.to_owned())),
+        "prefix" => Ok(StringMatch::Prefix(text.to_owned())),
+        _ => StringMatch::regex(text).or_else(|error| at.wrong(regex_expected(&error))),
     }
 }
 
@@ -200,24 +179,18 @@ fn regex_expected(error: &regex::Error) -> String {
                 .lines()
                 .last()
                 .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned();
+                .trim_start_matches("error: ");
             format!("a regular expression (RE2 syntax): {reason}")
         }
     }
 }
 
-fn routes(at: &At<'_>, own_namespace: &str, to: Option<&ObjectName>) -> Option<Vec<Route>> {
-    let items = at.items(ROUTES_MAX)?;
-    if items.is_empty() {
+fn routes(at: &At<'_>, own_namespace: &str, to: Result<&ObjectName, &Wrong>) -> Read<Vec<Route>> {
+    let sole = matches!(at.node, super::Node::List(items) if items.len() == 1);
+    let routes = at.items(ROUTES_MAX, |at| route(at, sole, own_namespace, to))?;
+    if routes.is_empty() {
         return at.wrong("at least one route");
     }
-    let sole = items.len() == 1;
-    let routes: Vec<_> = items
-        .iter()
-        .map(|at| route(at, sole, own_namespace, to))
-        .collect();
-    let routes: Vec<Route> = routes.into_iter().collect::<Option<_>>()?;
     let sum: u32 = routes.iter().map(|route| route.weight).sum();
     if sum != 100 {
         at.mistake(
@@ -225,43 +198,43 @@ fn routes(at: &At<'_>, own_namespace: &str, to: Option<&ObjectName>) -> Option<V
             format!("weights that sum to {sum}"),
             "weights that sum to 100".into(),
         );
-        return None;
+        return Err(Wrong);
     }
-    Some(routes)
+    Ok(routes)
 }
 
-fn route(at: &At<'_>, sole: bool, own_namespace: &str, to: Option<&ObjectName>) -> Option<Route> {
+fn route(
+    at: &At<'_>,
+    sole: bool,
+    own_namespace: &str,
+    to: Result<&ObjectName, &Wrong>,
+) -> Read<Route> {
     let mut fields = at.fields()?;
-    let labels = fields
-        .optional("labels")
-        .map_or(Some(Labels::new()), |at| labels(&at));
+    let labels = fields.optional("labels", labels);
     let weight = if sole {
         fields
-            .optional("weight")
-            .map_or(Some(100), |at| at.integer(0..=100))
+            .optional("weight", percent)
+            .map(|weight| weight.unwrap_or(100))
     } else {
-        fields
-            .required("weight", "a whole number from 0 to 100")
-            .and_then(|at| at.integer(0..=100))
+        fields.required("weight", PERCENT, percent)
     };
-    let elsewhere = fields.optional("destination").is_some_and(|at| {
-        let named = destination(&at, own_namespace);
-        let differs = named.is_some() && to.is_some() && named.as_ref() != to;
-        if differs {
-            at.wrong::<()>(format!(
-                "the rule's own destination: another one {}",
-                LATER.trim_start_matches("it ")
-            ));
+    let elsewhere = fields.optional("destination", |at| {
+        let named = destination(at, own_namespace)?;
+        if to.is_ok_and(|to| *to != named) {
+            at.complain(format!("no other destination than the rule's: {LATER}"));
         }
-        named.is_none() || differs
+        Ok(())
     });
     fields.finish();
-    if elsewhere {
-        None
-    } else {
-        Some(Route {
-            labels: labels?,
-            weight: weight?,
-        })
-    }
+    elsewhere?;
+    Ok(Route {
+        labels: labels?.unwrap_or_default(),
+        weight: weight?,
+    })
+}
+
+const PERCENT: &str = "a whole number from 0 to 100";
+
+fn percent(at: &At<'_>) -> Read<u32> {
+    at.integer(0..=100)
 }
