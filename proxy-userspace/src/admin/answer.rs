@@ -107,8 +107,8 @@ fn list(view: &View, kind: Kind, mut query: Query) -> Answer {
     };
     let objects = view.objects.list(kind).into_iter().filter(wanted);
     json(&List {
-        api_version: "weir.dev/v1".to_owned(),
-        kind: format!("{kind}List"),
+        api_version: "v1".to_owned(),
+        kind: "List".to_owned(),
         metadata: ListMeta {
             generation: view.generation,
             revision: view.revision,

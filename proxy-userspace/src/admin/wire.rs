@@ -128,7 +128,7 @@ impl Remark {
 pub struct List {
     /// Always `v1`, as kubectl lists objects of all kinds.
     pub api_version: String,
-    /// The kind of the items with `List` behind it.
+    /// Always `List`.
     pub kind: String,
     /// What was in force when it was read.
     pub metadata: ListMeta,
