@@ -1,2 +1,55 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask setup`, `test`, `demo` and `bench`.
+//!
+//! Owns everything a developer or a CI machine calls. Must never become part of
+//! the product, and must build on a bare machine: what the other crates need
+//! first is brought from here.
+
+mod demo;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use setup::Need;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring what is missing to build and test: sources, tools, packages.
+    Setup(setup::Args),
+    /// Run every check and every test.
+    Test(test::Args),
+    /// Show weir's main job on one node with pods and services.
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Demo(args) => {
+            setup::require_root("the demo")?;
+            setup::ensure(Need::Demo)?;
+            demo::run(&args)
+        }
+    }
+}

@@ -6,15 +6,14 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::serve::stopped;
+use crate::telemetry::{Tap, Tapped, Telemetry};
 
 /// Lines between the broadcast and the socket; the broadcast itself holds the rest.
 const LINES_AHEAD: usize = 64;
@@ -22,11 +21,25 @@ const LINES_AHEAD: usize = 64;
 /// Where lines and the call graph come from.
 pub trait Observations: Send + Sync + 'static {
     /// From now on, each line of the access log and each denial: JSON, no line end.
-    fn tap(&self) -> broadcast::Receiver<Arc<str>>;
+    fn tap(&self) -> Tap;
     /// The call graph.
     fn graph_json(&self) -> serde_json::Value;
     /// The call graph for Graphviz.
     fn graph_dot(&self) -> String;
+}
+
+impl Observations for Telemetry {
+    fn tap(&self) -> Tap {
+        Self::tap(self)
+    }
+
+    fn graph_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.graph()).expect("texts and numbers always serialise")
+    }
+
+    fn graph_dot(&self) -> String {
+        self.graph().to_dot()
+    }
 }
 
 /// A body that goes on until the reader or the daemon ends it.
@@ -37,7 +50,7 @@ pub(super) struct TapBody {
 
 impl TapBody {
     /// Starts handing on `lines`. Ends when `stop` turns true or its sender is gone.
-    pub(super) fn start(lines: broadcast::Receiver<Arc<str>>, stop: watch::Receiver<bool>) -> Self {
+    pub(super) fn start(lines: Tap, stop: watch::Receiver<bool>) -> Self {
         let (sender, receiver) = mpsc::channel(LINES_AHEAD);
         tokio::spawn(hand_on(lines, sender, stop));
         Self { lines: receiver }
@@ -58,7 +71,7 @@ impl Body for TapBody {
 }
 
 async fn hand_on(
-    mut lines: broadcast::Receiver<Arc<str>>,
+    mut lines: Tap,
     sender: mpsc::Sender<Bytes>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -69,9 +82,9 @@ async fn hand_on(
             line = lines.recv() => line,
         };
         let text = match line {
-            Ok(line) => format!("{line}\n"),
-            Err(RecvError::Lagged(lost)) => format!("{{\"lost\":{lost}}}\n"),
-            Err(RecvError::Closed) => return,
+            Some(Tapped::Line(line)) => format!("{line}\n"),
+            Some(Tapped::Missed(lost)) => format!("{{\"lost\":{lost}}}\n"),
+            None => return,
         };
         tokio::select! {
             sent = sender.send(text.into()) => if sent.is_err() { return },
@@ -82,7 +95,10 @@ async fn hand_on(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body_util::BodyExt as _;
+    use tokio::sync::broadcast;
 
     use super::*;
 
@@ -98,7 +114,7 @@ mod tests {
         for number in 0..10 {
             lines.send(format!("{number}").into()).unwrap();
         }
-        let mut body = TapBody::start(receiver, stopped);
+        let mut body = TapBody::start(receiver.into(), stopped);
         assert_eq!(next(&mut body).await.unwrap(), "{\"lost\":6}\n");
         assert_eq!(next(&mut body).await.unwrap(), "6\n");
     }
@@ -107,7 +123,7 @@ mod tests {
     async fn it_ends_with_the_daemon() {
         let (_lines, receiver) = broadcast::channel::<Arc<str>>(4);
         let (stop, stopped) = watch::channel(false);
-        let mut body = TapBody::start(receiver, stopped);
+        let mut body = TapBody::start(receiver.into(), stopped);
         stop.send_replace(true);
         assert_eq!(next(&mut body).await, None);
     }
@@ -116,7 +132,7 @@ mod tests {
     async fn nothing_is_left_running_when_the_reader_goes() {
         let (lines, receiver) = broadcast::channel::<Arc<str>>(4);
         let (_stop, stopped) = watch::channel(false);
-        drop(TapBody::start(receiver, stopped));
+        drop(TapBody::start(receiver.into(), stopped));
         while lines.receiver_count() > 0 {
             tokio::task::yield_now().await;
         }

@@ -35,11 +35,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Arguments of the canary.
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// File of the pod's network namespace
+    pub netns: PathBuf,
+    /// Directory of the pod's cgroup
+    pub cgroup: PathBuf,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon in the foreground
     Run(RunArgs),
+    /// Dial from inside a pod, to see whether it is captured: weir's own tool
+    #[command(hide = true)]
+    Canary(CanaryArgs),
     /// Remove everything that weir left in the kernel: the node as it was
     Uninstall(UninstallArgs),
     /// Anything that a running daemon is asked for.

@@ -24,13 +24,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use self::args::{ADMIN_SOCKET, Cli, Command, Question};
+use self::args::{ADMIN_SOCKET, CanaryArgs, Cli, Command, Question};
 use self::client::{Client, ClientError};
 use self::print::Printer;
 use self::run_args::UninstallArgs;
 use crate::admin::problem::Problem;
 use crate::admin::socket::holder;
 use crate::daemon;
+use crate::node::run_canary;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,7 @@ fn dispatch(cli: Cli, print: Printer<'_>) -> Result<Outcome, Failure> {
             daemon::run(options).map_err(Failure::Daemon)?;
             Ok(Outcome::Done)
         }
+        Command::Canary(args) => canary(&args, print).map(|()| Outcome::Done),
         Command::Uninstall(args) => uninstall(args, &socket).map(|()| Outcome::Done),
         Command::Ask(question) => {
             let client = Client::new(&socket).map_err(no_runtime)?;
@@ -172,6 +174,14 @@ fn ask(question: Question, session: &mut Session<'_>) -> Result<Outcome, Failure
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn no_runtime(error: io::Error) -> Failure {
     Failure::Unasked(format!("the system gives no event loop: {error}"))
+}
+
+/// Says on standard output why not, because that is what the daemon reads.
+fn canary(args: &CanaryArgs, mut print: Printer<'_>) -> Result<(), Failure> {
+    run_canary(&args.netns, &args.cgroup).or_else(|why| {
+        print.out(&format!("{why}\n"))?;
+        Err(Failure::Unasked(why))
+    })
 }
 
 /// Refuses while a daemon runs: it would go on without its kernel half.

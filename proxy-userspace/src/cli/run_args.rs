@@ -65,6 +65,9 @@ pub struct RunArgs {
     /// Group that may open the read-only socket beside the admin socket [default: root alone]
     #[arg(long, value_name = "GROUP", env = "WEIR_OBSERVER_GROUP")]
     pub observer_group: Option<ObserverGroup>,
+    /// Let the kernel hooks write debug lines to the log
+    #[arg(long)]
+    pub debug_hooks: bool,
 }
 
 /// Arguments of `weir uninstall`.
@@ -263,6 +266,7 @@ impl RunArgs {
             },
             workers: self.workers.or(file.workers),
             resolvers: resolvers.into_iter().map(|resolver| resolver.0).collect(),
+            debug_hooks: self.debug_hooks,
         })
     }
 }

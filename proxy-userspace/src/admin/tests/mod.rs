@@ -18,14 +18,15 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::telemetry::Tap;
 use crate::control::testing::{EGRESS, Recorder, SHOP, start};
 
 /// What a test sees of the traffic.
 struct Seen(broadcast::Sender<Arc<str>>);
 
 impl Observations for Seen {
-    fn tap(&self) -> broadcast::Receiver<Arc<str>> {
-        self.0.subscribe()
+    fn tap(&self) -> Tap {
+        self.0.subscribe().into()
     }
 
     fn graph_json(&self) -> Value {

@@ -1,0 +1,354 @@
+//! What a test and an agent say to each other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// A socket of the agent, by number.
+pub type SockId = u32;
+
+/// A request. Each is answered once, in order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named after the calls that they are")]
+pub enum Op {
+    Socket {
+        v6: bool,
+    },
+    Set {
+        sock: SockId,
+        option: SockOption,
+    },
+    Bind {
+        sock: SockId,
+        addr: SocketAddr,
+    },
+    Connect {
+        sock: SockId,
+        addr: SocketAddr,
+    },
+    /// `connect` to `AF_UNSPEC`: the socket may then dial again.
+    Unconnect {
+        sock: SockId,
+    },
+    Listen {
+        sock: SockId,
+        backlog: i32,
+    },
+    Accept {
+        sock: SockId,
+    },
+    LocalAddr {
+        sock: SockId,
+    },
+    PeerAddr {
+        sock: SockId,
+    },
+    Send {
+        sock: SockId,
+        data: Vec<u8>,
+    },
+    /// One `recv`.
+    Recv {
+        sock: SockId,
+        max: usize,
+    },
+    /// Until the other side ends: its data, and how it ended.
+    RecvToEnd {
+        sock: SockId,
+    },
+    ShutdownWrite {
+        sock: SockId,
+    },
+    Close {
+        sock: SockId,
+    },
+    /// Sends and receives at once, and hashes both.
+    Bulk {
+        sock: SockId,
+        seed: u64,
+        send: u64,
+        receive: u64,
+    },
+    /// Many connections at once; each reads one answer to its end.
+    Storm {
+        dials: Vec<Dial>,
+    },
+    /// Nonblocking connects that are kept open: how many ended in which way.
+    Flood {
+        addr: SocketAddr,
+        count: u64,
+    },
+    /// Closes what [`Op::Flood`] opened.
+    CloseFlood,
+    /// Requests one after the other on one fresh connection.
+    Http {
+        addr: SocketAddr,
+        requests: Vec<HttpRequest>,
+        timeout_ms: u64,
+    },
+    /// Many requests over kept-alive connections.
+    Load(Load),
+    /// Requests without end, until [`Op::StopLoad`].
+    StartLoad(Load),
+    StopLoad,
+    /// Serves from now on, on a thread of the agent.
+    Serve {
+        addr: SocketAddr,
+        what: Service,
+    },
+    /// Leaves for a network namespace of its own, with `lo` up or not at all configured.
+    UnshareNet,
+    /// Whether this path can be opened as a unix stream socket, as user `uid`.
+    ConnectUnix {
+        path: String,
+        uid: u32,
+    },
+}
+
+/// An option of a socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named after the options that they are")]
+pub enum SockOption {
+    Nonblocking(bool),
+    ReuseAddr,
+    ReusePort,
+    /// Seconds; 0: close with RST.
+    Linger(u64),
+    BindToDevice(String),
+    /// For every call on the socket, in milliseconds.
+    Timeout(u64),
+}
+
+/// One connection of a storm.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dial {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The source port; the kernel's choice if absent.
+    pub from_port: Option<u16>,
+    /// What to send first.
+    pub send: String,
+}
+
+/// What one connection of a storm got.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StormReply {
+    /// What the server said, or how the connection failed.
+    pub answer: Result<String, Fault>,
+    /// The client's own address, as the client sees it.
+    pub local: Option<SocketAddr>,
+}
+
+/// A server that an agent can be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Service {
+    /// Sends back what it gets; a half-closed connection is closed at the end.
+    Echo,
+    /// Speaks first, then echoes.
+    Banner {
+        /// What it says.
+        text: String,
+    },
+    /// Reads a line, answers `name peer line` and closes.
+    Whoami {
+        /// Its name.
+        name: String,
+    },
+    /// HTTP/1.1, see [`crate::app::echo`].
+    Http {
+        /// The `pod` of its answers.
+        pod: String,
+        /// The `version` of its answers.
+        version: String,
+    },
+    /// Answers DNS questions for A records (UDP) from a table.
+    Dns {
+        /// Names without the trailing dot.
+        records: BTreeMap<String, Vec<std::net::Ipv4Addr>>,
+    },
+}
+
+/// An HTTP request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HttpRequest {
+    /// Method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The Host header.
+    pub host: String,
+    /// Other headers.
+    pub headers: Vec<(String, String)>,
+    /// The body; a length header goes with it if it is not empty.
+    pub body: String,
+}
+
+impl HttpRequest {
+    /// A GET.
+    pub fn get(host: &str, path: &str) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            host: host.to_owned(),
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With another method and a body.
+    #[must_use]
+    pub fn with_body(mut self, method: &str, body: &str) -> Self {
+        method.clone_into(&mut self.method);
+        body.clone_into(&mut self.body);
+        self
+    }
+}
+
+/// An HTTP response.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HttpReply {
+    /// Status code.
+    pub status: u16,
+    /// Headers, names in lower case; the last of equal ones counts.
+    pub headers: BTreeMap<String, String>,
+    /// The body, as UTF-8.
+    pub body: String,
+}
+
+impl HttpReply {
+    /// The body as JSON; `Null` if it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// The string at a JSON pointer of the body; empty if there is none.
+    pub fn field(&self, pointer: &str) -> String {
+        let json = self.json();
+        json.pointer(pointer)
+            .and_then(|value| value.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// A stream of equal requests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Load {
+    /// Where to.
+    pub addr: SocketAddr,
+    /// The request.
+    pub request: HttpRequest,
+    /// How many in all; ignored by [`Op::StartLoad`].
+    pub count: u64,
+    /// At once, each on a kept-alive connection of its own.
+    pub connections: u64,
+    /// Pause of each connection between two requests, in milliseconds.
+    pub pause_ms: u64,
+    /// JSON pointer of the answer's object whose `pod` and `version` are counted.
+    pub pointer: String,
+}
+
+/// What a load met.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// Requests begun.
+    pub sent: u64,
+    /// Answered with 2xx.
+    pub ok: u64,
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// 2xx answers by `pod`.
+    pub pods: BTreeMap<String, u64>,
+    /// 2xx answers by `version`.
+    pub versions: BTreeMap<String, u64>,
+    /// What went wrong, the first few.
+    pub failures: Vec<String>,
+    /// The slowest answer, in milliseconds.
+    pub slowest_ms: u64,
+}
+
+impl LoadReport {
+    /// Requests that were not answered with 2xx.
+    pub fn failed(&self) -> u64 {
+        self.sent - self.ok
+    }
+
+    /// 2xx answers of one version.
+    pub fn version(&self, version: &str) -> u64 {
+        self.versions.get(version).copied().unwrap_or_default()
+    }
+}
+
+/// What a bulk transfer carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkReport {
+    /// Bytes received.
+    pub received: u64,
+    /// SHA-256 of what was sent.
+    pub sent_hash: String,
+    /// SHA-256 of what was received.
+    pub received_hash: String,
+}
+
+/// What a connection said until its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ending {
+    /// What came before.
+    pub data: Vec<u8>,
+    /// `None`: an orderly end. Else the error that `recv` gave.
+    pub fault: Option<Fault>,
+}
+
+/// A call that failed.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+pub struct Fault {
+    /// The kernel's number for it, where it came from the kernel.
+    pub errno: Option<i32>,
+    /// What failed, in words.
+    pub what: String,
+}
+
+impl Fault {
+    /// Whether the kernel gave this error.
+    pub fn is(&self, errno: Errno) -> bool {
+        self.errno == Some(errno as i32)
+    }
+
+    pub(crate) fn other(what: impl fmt::Display) -> Self {
+        Self {
+            errno: None,
+            what: what.to_string(),
+        }
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self {
+            errno: error.raw_os_error(),
+            what: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            Some(errno) => write!(f, "{:?} ({})", Errno::from_raw(errno), self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The daemon under test, and its command line.
+
+mod admin;
+mod metrics;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::agent::{Agent, HttpRequest};
+use crate::binaries::weir_binary;
+use crate::node::Node;
+use crate::pod::Pod;
+use crate::process::Proc;
+use crate::wait::eventually;
+
+pub use metrics::Metrics;
+
+/// Where the daemon serves its metrics, inside the node's namespace.
+const METRICS: &str = "127.0.0.1:15090";
+/// How long a start, with all its programs to verify, may take.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a stop, with its connections to drain, may take.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How the daemon is started.
+#[derive(Clone, Debug, Default)]
+pub struct WeirOptions {
+    /// More arguments of `weir run`.
+    pub args: Vec<String>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// What a command said.
+#[derive(Clone, Debug)]
+pub struct CliOutput {
+    /// Exit status.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// A running daemon on a node. On drop it is stopped and uninstalled.
+pub struct Weir<'a> {
+    node: &'a Node,
+    options: WeirOptions,
+    process: Option<Proc>,
+    agent: Agent,
+    ended: bool,
+}
+
+impl<'a> Weir<'a> {
+    /// Starts the daemon on `node` and waits until it answers.
+    pub fn start(node: &'a Node) -> Result<Self> {
+        Self::start_with(node, WeirOptions::default())
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(node: &'a Node, options: WeirOptions) -> Result<Self> {
+        let agent = node.agent()?;
+        let mut weir = Self {
+            node,
+            options,
+            process: None,
+            agent,
+            ended: false,
+        };
+        let launched = weir.launch();
+        // What never ran needs no uninstalling; the node's end takes its files.
+        weir.ended = launched.is_err();
+        launched?;
+        Ok(weir)
+    }
+
+    /// Starts the daemon again after [`Weir::kill9`] or [`Weir::stop`].
+    pub fn launch(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the daemon runs already");
+        let process = self.try_launch()?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn try_launch(&self) -> Result<Proc> {
+        let mut command = self.node.daemon_place().command(&weir_binary()?)?;
+        command
+            .args(["run", "--node", "testbed", "--metrics", METRICS])
+            .args(self.paths()?)
+            .arg("--admin-socket")
+            .arg(self.admin_socket())
+            .args(&self.options.args)
+            .envs(self.options.env.iter().map(|(name, value)| (name, value)));
+        let mut process = Proc::start(command, &self.log_path())?;
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = process.ended()? {
+                bail!("weir ended at its start with {status}:\n{}", self.log());
+            }
+            if self.cli(&["status"])?.status == 0 {
+                return Ok(process);
+            }
+            if Instant::now() > end {
+                bail!(
+                    "weir does not answer within {START_LIMIT:?}:\n{}",
+                    self.log()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The settings that `weir run` and `weir uninstall` share.
+    fn paths(&self) -> Result<[String; 6]> {
+        let [cgroup, pins, state] = [
+            self.node.pods_cgroup().to_path_buf(),
+            self.node.bpffs().to_path_buf(),
+            self.state_dir(),
+        ]
+        .map(|path| {
+            path.into_os_string()
+                .into_string()
+                .map_err(|_| anyhow!("a path is UTF-8"))
+        });
+        let flag = str::to_owned;
+        Ok([
+            flag("--cgroup"),
+            cgroup?,
+            flag("--bpffs"),
+            pins?,
+            flag("--state-dir"),
+            state?,
+        ])
+    }
+
+    /// What is pinned on the node's bpffs, other than by the kernel itself.
+    pub fn pins(&self) -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(self.node.bpffs()).context("cannot list the pins")?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let paths: Vec<PathBuf> = paths
+            .collect::<Result<_, _>>()
+            .context("cannot list the pins")?;
+        let own = |path: &PathBuf| {
+            path.extension()
+                .is_none_or(|extension| extension != "debug")
+        };
+        Ok(paths.into_iter().filter(own).collect())
+    }
+
+    /// The directory of the daemon's configuration.
+    pub fn state_dir(&self) -> PathBuf {
+        self.node.dir().join("state")
+    }
+
+    /// The daemon's admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.node.dir().join("admin.sock")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.node.dir().join("weir.log")
+    }
+
+    /// All that the daemon wrote, restarts included.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The daemon's log lines, those of them that are JSON.
+    pub fn log_lines(&self) -> Vec<Value> {
+        self.log()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// Waits for a log line that holds every one of `parts`, and returns it.
+    ///
+    /// # Panics
+    /// If there is none within 5 s.
+    pub fn await_log(&self, parts: &[&str]) -> String {
+        eventually("a log line", Duration::from_secs(5), || {
+            let log = self.log();
+            let line = log
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)));
+            line.map(str::to_owned)
+                .ok_or_else(|| format!("no line with {parts:?} in\n{log}"))
+        })
+    }
+
+    /// Runs a command of `weir` to its end.
+    pub fn cli(&self, args: &[&str]) -> Result<CliOutput> {
+        self.cli_with(args, "")
+    }
+
+    /// The same with a text on its standard input.
+    pub fn cli_with(&self, args: &[&str], input: &str) -> Result<CliOutput> {
+        let mut child = Command::new(weir_binary()?)
+            .args(args)
+            .env("WEIR_ADMIN_SOCKET", self.admin_socket())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("weir does not start")?;
+        let mut stdin = child.stdin.take().context("its input is a pipe")?;
+        // A command that refuses its arguments never reads.
+        let _: std::io::Result<()> = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().context("cannot wait for weir")?;
+        Ok(CliOutput {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a command that has to succeed, and returns what it said.
+    ///
+    /// # Panics
+    /// If it fails, with all that it said.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args).expect("weir runs");
+        assert!(output.status == 0, "weir {args:?}: {output:#?}");
+        output.stdout
+    }
+
+    /// The same with `-o json`.
+    ///
+    /// # Panics
+    /// If it fails, or says something else than JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let said = self.ok(&[args, &["-o", "json"]].concat());
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("weir {args:?}: {error}: {said}"))
+    }
+
+    /// Applies documents that have to be taken.
+    ///
+    /// # Panics
+    /// If they are refused.
+    pub fn apply(&self, yaml: &str) {
+        let output = self.try_apply(yaml);
+        assert!(
+            output.status == 0,
+            "{yaml}\n{}{}",
+            output.stderr,
+            output.stdout
+        );
+    }
+
+    /// Applies documents that may be refused.
+    ///
+    /// # Panics
+    /// If the command cannot be run at all.
+    pub fn try_apply(&self, yaml: &str) -> CliOutput {
+        self.cli_with(&["apply", "-f", "-"], yaml)
+            .expect("weir runs")
+    }
+
+    /// Asks the admin socket itself: the status and the body of its answer.
+    pub fn admin(
+        &self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        body: &str,
+    ) -> Result<(u16, Value)> {
+        admin::ask(&self.admin_socket(), method, path, media_type, body)
+    }
+
+    /// Enrolls a pod under its own name.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn enroll(&self, pod: &Pod, labels: &[&str]) {
+        let output = self.try_enroll(pod, labels);
+        assert!(
+            output.status == 0,
+            "weir enroll {}: {output:#?}",
+            pod.name()
+        );
+    }
+
+    /// Enrolls a pod, which may be refused.
+    ///
+    /// # Panics
+    /// If the command cannot be run at all.
+    pub fn try_enroll(&self, pod: &Pod, labels: &[&str]) -> CliOutput {
+        let netns = pod.netns().path().display().to_string();
+        let cgroup = pod.cgroup().display().to_string();
+        let address = pod.ip().to_string();
+        let mut args = vec!["enroll", pod.name(), "--netns", &netns, "--cgroup", &cgroup];
+        args.extend(["--address", &address]);
+        args.extend(labels.iter().flat_map(|label| ["-l", *label]));
+        self.cli(&args).expect("weir runs")
+    }
+
+    /// What the daemon counts now.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub fn metrics(&self) -> Metrics {
+        self.try_metrics()
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
+    }
+
+    /// The same, where a daemon that does not answer is no surprise.
+    pub fn try_metrics(&self) -> Result<Metrics> {
+        let addr = METRICS.parse().context("the address is one")?;
+        let reply = self.agent.http(addr, HttpRequest::get("weir", "/metrics"));
+        let reply = reply.context("no metrics")?;
+        ensure!(reply.status == 200, "no metrics: {reply:?}");
+        Ok(Metrics::parse(&reply.body))
+    }
+
+    /// Ends the daemon with no chance to do anything.
+    pub fn kill9(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the daemon does not run")?;
+        process.signal(Signal::SIGKILL)?;
+        process.wait(STOP_LIMIT).map(drop)
+    }
+
+    /// Stops or continues the daemon's process: SIGSTOP, SIGCONT.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process
+            .as_mut()
+            .context("the daemon does not run")?
+            .signal(signal)
+    }
+
+    /// Ends the daemon in order.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the daemon does not run")?;
+        let status = process.terminate(STOP_LIMIT)?;
+        ensure!(
+            status.success(),
+            "weir ended with {status}:\n{}",
+            self.log()
+        );
+        Ok(())
+    }
+
+    /// Removes everything of weir from the node.
+    pub fn uninstall(&self) -> Result<()> {
+        let paths = self.paths()?;
+        let mut args = vec!["uninstall", "--purge"];
+        args.extend(paths.iter().map(String::as_str));
+        let output = self.cli(&args)?;
+        ensure!(output.status == 0, "weir uninstall: {output:#?}");
+        let left = self.pins()?;
+        ensure!(left.is_empty(), "weir uninstall left the pins {left:?}");
+        let state = self.state_dir();
+        ensure!(!state.exists(), "weir uninstall left {}", state.display());
+        Ok(())
+    }
+
+    /// Stops the daemon and removes everything of it; says what a drop would panic for.
+    pub fn finish(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        if self.process.is_some() {
+            self.stop()?;
+        }
+        self.uninstall()
+    }
+}
+
+impl Drop for Weir<'_> {
+    fn drop(&mut self) {
+        let Err(error) = self.end() else {
+            return;
+        };
+        // A test that fails already says more than this would.
+        if std::thread::panicking() {
+            eprintln!("testbed: {error:#}\n{}", self.log());
+        } else {
+            panic!("{error:#}");
+        }
+    }
+}
