@@ -345,7 +345,7 @@ impl<'a> Fields<'a> {
                 .asked
                 .iter()
                 .filter(close)
-                .min_by_key(|known| strsim::levenshtein(name, known))
+                .min_by_key(|known| strsim::damerau_levenshtein(name, known))
             {
                 Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; known here: {}", self.asked.join(", ")),

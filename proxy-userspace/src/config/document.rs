@@ -23,6 +23,9 @@ pub const INPUT_MAX: usize = 64 * 1024 * 1024;
 /// What they may unfold to, in values.
 const NODES_MAX: usize = 8_000_000;
 
+/// Documents of one file: a workload each, and as many again.
+const DOCUMENTS_MAX: usize = 200_000;
+
 /// How deep lists and maps may nest; the kinds need eight.
 const DEPTH_MAX: usize = 64;
 
@@ -188,7 +191,13 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
         // Flow-style YAML begins the same way, and says better what is wrong.
         left.set(before);
     }
-    split(text)
+    let Some(parts) = split(text) else {
+        return vec![Err(Unreadable {
+            path: String::new(),
+            expected: format!("at most {DOCUMENTS_MAX} documents in one file"),
+        })];
+    };
+    parts
         .into_iter()
         .filter_map(|(line, text)| match yaml_document(text, line, left) {
             Ok(Node::Null) => None,
@@ -197,7 +206,8 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
         .collect()
 }
 
-/// One JSON document after the other; `None` if it is not JSON all through.
+/// One JSON document after the other; `None` if it is not JSON all through,
+/// or too many.
 fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
     let mut rest = text.as_bytes();
     let mut nodes = Vec::new();
@@ -209,12 +219,16 @@ fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
         // Byte by byte, so that `rest` stands behind the document afterwards.
         let mut json = serde_json::Deserializer::from_reader(&mut rest);
         nodes.push(NodeSeed { left }.deserialize(&mut json).ok()?);
+        if nodes.len() > DOCUMENTS_MAX {
+            return None;
+        }
     }
 }
 
 /// Cuts at the document markers, which YAML allows nowhere else at the start
-/// of a line, not even in a block of text. Gives the first line's number, from 0.
-fn split(text: &str) -> Vec<(usize, &str)> {
+/// of a line, not even in a block of text. Gives the first line's number, from 0;
+/// `None` if there are too many.
+fn split(text: &str) -> Option<Vec<(usize, &str)>> {
     let marker = |line: &str, mark: &str| {
         line.strip_prefix(mark)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
@@ -237,11 +251,14 @@ fn split(text: &str) -> Vec<(usize, &str)> {
             blank &= line.trim().is_empty() || line.starts_with(['#', '%']);
         }
         offset += line.len();
+        if parts.len() > DOCUMENTS_MAX {
+            return None;
+        }
     }
     if !blank {
         parts.push((start_line, &text[start..]));
     }
-    parts
+    Some(parts)
 }
 
 fn yaml_document(text: &str, first_line: usize, left: &Cell<usize>) -> Document {

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use proxy_common::Port;
 
-use super::super::name::{address, host, network};
-use super::super::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
 use super::metadata::{label, labels};
 use super::service::port_number;
 use super::{At, LATER, Read, Wrong};
+use crate::config::name::{address, host, network};
+use crate::config::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
 
 /// Ports of one rule.
 const PORTS_MAX: usize = 256;

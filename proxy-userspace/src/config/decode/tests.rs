@@ -1,6 +1,6 @@
 //! What each kind takes and what it refuses, and in which words.
 
-use super::super::{Kind, Object, Parsed, Source, parse};
+use crate::config::{Kind, Object, Parsed, Source, parse};
 
 mod egress;
 mod inventory;

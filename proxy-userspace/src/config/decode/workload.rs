@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
-use super::super::name::{address, is_subdomain};
-use super::super::object::{LocalPod, Workload};
 use super::metadata::Metadata;
 use super::service::{distinct, ipv4};
 use super::{At, Fields, Read};
+use crate::config::name::{address, is_subdomain};
+use crate::config::object::{LocalPod, Workload};
 
 /// Addresses of one Workload.
 const ADDRESSES_MAX: usize = 16;

@@ -2,8 +2,8 @@
 
 use proxy_common::Port;
 
-use super::super::super::object::{EgressProtocol, EgressTarget};
 use super::{Kind, Object, accepted, refuses, refuses_in};
+use crate::config::object::{EgressProtocol, EgressTarget};
 
 #[test]
 fn destinations() {
@@ -88,12 +88,12 @@ foo.com'}, ports: [{port: 443, protocol: tcp => "tcp": expected `http` for a hos
 fn fields() {
     refuses(
         Kind::EgressRule,
-        r#"
+        r"
 {ports: [{port: 80, protocol: http}]} => spec.destination: absent: expected a map with `service`
 {destination: {service: a.b}} => spec.ports: absent: expected a list of port and protocol
 {destination: {service: a.b}, ports: []} => spec.ports: []: expected at least one port
 {destination: {service: a.b}, ports: [{port: 80}]} => spec.ports[0].protocol: absent: expected one of `http`
-"#,
+",
     );
     let spec = "{destination: {service: 10.0.0.1}, ports: [{port: 80, protocol: http}], @}";
     refuses_in(

@@ -1,7 +1,7 @@
 //! Services and workloads.
 
-use super::super::super::object::AppProtocol;
 use super::{Kind, Object, accepted, refuses, warns};
+use crate::config::object::AppProtocol;
 
 #[test]
 fn a_service_tells_its_protocols() {

@@ -1,7 +1,7 @@
 //! Rules as people wrote them for Istio 0.x.
 
-use super::super::super::object::RequestField;
 use super::{Object, parse_text};
+use crate::config::object::RequestField;
 
 const BOOKINFO: &str = r#"
 apiVersion: config.istio.io/v1alpha2

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::super::object::{ObjectName, RequestField, RouteRule};
 use super::{Kind, Object, accepted, refuses_in};
+use crate::config::object::{ObjectName, RequestField, RouteRule, StringMatch};
 
 fn rule(spec: &str) -> Arc<RouteRule> {
     match accepted(Kind::RouteRule, spec).0 {
@@ -55,7 +55,7 @@ fn routes_and_weights() {
 
 #[test]
 fn fields_of_later_versions_are_refused_by_name() {
-    for field in super::super::route::REFUSED {
+    for field in crate::config::decode::route::REFUSED {
         let rows = format!(
             "{{}} => {{}}: expected no `{field}`: it comes with a later version, this one does not enforce it"
         );
@@ -80,7 +80,7 @@ fn fields_of_the_design_are_known_even_where_they_come_later() {
     assert!(
         later
             .iter()
-            .all(|field| super::super::route::REFUSED.contains(field))
+            .all(|field| crate::config::decode::route::REFUSED.contains(field))
     );
 }
 
@@ -127,6 +127,13 @@ fn a_match_compares_whole_values() {
     assert!(starts.matches("/ab") && !starts.matches("b/a"));
     assert!(pattern.matches("HEAD") && !pattern.matches("HEADER") && !pattern.matches("XGET"));
     assert!(exact.matches("jason") && !exact.matches("Jason"));
+}
+
+#[test]
+fn patterns_may_use_classes_and_flags() {
+    let pattern = StringMatch::regex(r"(?i)ab\d+\w").unwrap();
+    assert!(pattern.matches("AB1z") && !pattern.matches("abz") && !pattern.matches("xab1z"));
+    assert_eq!(pattern.as_written(), ("regex", r"(?i)ab\d+\w"));
 }
 
 #[test]
