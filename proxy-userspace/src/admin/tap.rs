@@ -98,6 +98,8 @@ mod tests {
     use std::sync::Arc;
 
     use http_body_util::BodyExt as _;
+    use std::sync::Arc;
+
     use tokio::sync::broadcast;
 
     use super::*;
