@@ -99,11 +99,9 @@ fn list(view: &View, kind: Kind, mut query: Query) -> Answer {
         namespace
             .as_ref()
             .is_none_or(|namespace| object.name().namespace == *namespace)
-            && selector.as_ref().is_none_or(|selector| {
-                object
-                    .labels()
-                    .is_some_and(|labels| selector.selects(labels))
-            })
+            && selector
+                .as_ref()
+                .is_none_or(|selector| selector.selects(object.labels()))
     };
     let objects = view.objects.list(kind).into_iter().filter(wanted);
     json(&List {
