@@ -4,7 +4,9 @@
 //! Owns the order of a change: check, install, store, show. Must never show a
 //! configuration that is not in force, or put one in force that it did not check.
 
+mod change;
 mod dataplane;
+mod plan;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,13 +22,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use self::change::{Batch, Changed, Done, Expect, Intent, Mode};
 pub use self::dataplane::{
     Dataplane, DataplaneStatus, ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host,
     InstallError, ListenerStatus, MapStatus, ProgramStatus, Target, WorkloadStatus,
 };
 pub use self::refusal::Refusal;
 pub use self::view::View;
-pub use self::writer::{Batch, Changed, Done, Expect, Intent, Mode, Writer};
+pub use self::writer::Writer;
 use crate::config::{Entry, Objects, Store};
 
 /// Requests that may wait for the writer. More are told to come back.

@@ -179,8 +179,15 @@ async fn create_replace_and_delete_say_what_stood_in_the_way() {
         "error: there is no EgressRule default/msgd: `weir create` makes it\n"
     );
     let both = node.weir("delete wl b1 b2").await;
-    assert_eq!((both.status, &*both.out), (0, "workload/b1 deleted\nworkload/b2 deleted\n"));
-    assert!(both.err.starts_with("warning: RouteRule default/split: "), "{}", both.err);
+    assert_eq!(
+        (both.status, &*both.out),
+        (0, "workload/b1 deleted\nworkload/b2 deleted\n")
+    );
+    assert!(
+        both.err.starts_with("warning: RouteRule default/split: "),
+        "{}",
+        both.err
+    );
     let err = node.weir("delete wl b1").await.failed(1);
     assert_eq!(err, "error: there is no Workload default/b1\n");
     assert_eq!(
