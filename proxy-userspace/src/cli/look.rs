@@ -1,23 +1,17 @@
-//! The commands that only look: history, workloads, explain, status, tap,
-//! top, graph.
+//! The commands that only look: history, workloads, explain, status, tap, graph.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::args::{ExplainArgs, GraphArgs, GraphOutput, Output, OutputArgs, TopArgs};
+use super::args::{ExplainArgs, GraphArgs, GraphOutput, Output, OutputArgs};
 use super::client::Query;
 use super::print::title;
 use super::table::Table;
 use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
 use crate::control::{Explanation, WorkloadStatus};
-
-/// Clears a terminal and goes to its corner.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
@@ -74,7 +68,7 @@ pub(super) fn workloads(session: &mut Session<'_>, args: &OutputArgs) -> Result<
     )
 }
 
-fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
+pub(super) fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let mut table = Table::new(&[
         "NAMESPACE",
@@ -231,42 +225,6 @@ pub(super) fn tap(session: &mut Session<'_>) -> Result<(), Failure> {
         written.is_ok()
     })?;
     written
-}
-
-/// `weir top`.
-pub(super) fn top(session: &mut Session<'_>, args: &TopArgs) -> Result<(), Failure> {
-    let clear = if io::stdout().is_terminal() {
-        CLEAR
-    } else {
-        ""
-    };
-    let mut looks = 0;
-    loop {
-        let status: Status = session.client.get(Query::new("/v1/status"))?;
-        let workloads: Items<WorkloadStatus> = session.client.get(Query::new("/v1/workloads"))?;
-        let head = format!(
-            "weir {} on {}   up {} s   generation {}   revision {}",
-            status.version, status.node, status.uptime_seconds, status.generation, status.revision
-        );
-        let counters = status
-            .dataplane
-            .counters
-            .iter()
-            .filter(|(_, value)| **value > 0);
-        let counters: Vec<String> = counters
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        session.print.out(&format!(
-            "{clear}{head}\n{}\n\n{}\n",
-            counters.join("   "),
-            workload_table(&workloads)
-        ))?;
-        looks += 1;
-        if args.count.is_some_and(|count| looks >= count) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_secs(args.interval));
-    }
 }
 
 /// `weir graph`.

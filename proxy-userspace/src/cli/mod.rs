@@ -4,7 +4,7 @@
 //! Owns what people see. Must never decide what the daemon decides: documents
 //! go to it as they were written.
 
-pub mod args;
+mod args;
 mod client;
 mod enroll;
 mod files;
@@ -15,6 +15,7 @@ mod show;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 mod write;
 
 use std::io::{self, Write};
@@ -165,7 +166,7 @@ fn ask(question: Question, session: &mut Session<'_>) -> Result<Outcome, Failure
         Question::Explain(args) => look::explain(session, &args),
         Question::Status(args) => look::status(session, &args),
         Question::Tap => look::tap(session),
-        Question::Top(args) => look::top(session, &args),
+        Question::Top(args) => top::top(session, &args),
         Question::Graph(args) => look::graph(session, &args),
     }
     .map(|()| Outcome::Done)

@@ -9,7 +9,7 @@ use super::dataplane::{ExplainError, InstallError};
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Documents that are wrong, alone or together.
-    #[error("the configuration is refused and nothing was changed: {} mistake(s)", .0.mistakes.len() + .0.omitted)]
+    #[error("the configuration is refused and nothing was changed: {}", count(.0))]
     Mistakes(Mistakes),
     /// Objects are not in the state that the request was made for: there
     /// already, or another version by now. A sentence for each.
@@ -72,6 +72,14 @@ pub enum Refusal {
 impl From<Mistakes> for Refusal {
     fn from(mistakes: Mistakes) -> Self {
         Self::Mistakes(mistakes)
+    }
+}
+
+/// How many mistakes there are.
+fn count(mistakes: &Mistakes) -> String {
+    match mistakes.mistakes.len() + mistakes.omitted {
+        1 => "1 mistake".to_owned(),
+        many => format!("{many} mistakes"),
     }
 }
 
