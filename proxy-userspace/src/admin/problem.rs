@@ -96,9 +96,10 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         Refusal::Patch(PatchError::TooMany(_) | PatchError::TooLarge) => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
-        Refusal::Busy | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Install(InstallError::Failed(_) | InstallError::Closed(_))
         | Refusal::NotStored(_)
+        | Refusal::WriterGone
         | Refusal::Torn { .. }
         | Refusal::History(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -102,9 +102,9 @@ impl Control {
         });
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::Busy,
-            TrySendError::Closed(_) => Refusal::Stopping,
+            TrySendError::Closed(_) => Refusal::WriterGone,
         })?;
-        result.await.unwrap_or(Err(Refusal::Stopping))
+        result.await.unwrap_or(Err(Refusal::WriterGone))
     }
 
     /// As [`Self::write`], for questions: only a few of them wait at a time,
@@ -114,7 +114,11 @@ impl Control {
         T: Send + 'static,
         F: FnOnce(&mut Writer) -> Result<T, Refusal> + Send + 'static,
     {
-        let _place = self.looks.acquire().await.map_err(|_| Refusal::Stopping)?;
+        let _place = self
+            .looks
+            .acquire()
+            .await
+            .map_err(|_| Refusal::WriterGone)?;
         self.write(job).await
     }
 

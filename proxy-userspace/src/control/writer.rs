@@ -262,21 +262,14 @@ impl Writer {
         };
         let generation = former.generation + u64::from(changed(true));
         let revision = former.revision + u64::from(changed(false));
-        // Unchanged objects are installed too: what could not be had before
-        // (a pod's namespace, say) may be there now.
-        let left_out = self
-            .dataplane
-            .install(&next, generation, revision)
-            .map_err(Refusal::Install)?;
-        if let Err(store) = self.store.commit(&next, intent.author) {
-            let back = self
-                .dataplane
-                .install(&former.objects, former.generation, former.revision);
-            return Err(match back {
-                Ok(_) => Refusal::NotStored(store),
-                Err(install) => Refusal::Torn { store, install },
-            });
-        }
+        let left_out = self.put_in_force(
+            &next,
+            Receipt {
+                generation,
+                revision,
+            },
+            intent,
+        )?;
         warnings.extend(left_out.iter().cloned());
         self.show(next, [oddities, left_out].concat());
         Ok(Done {
@@ -285,6 +278,58 @@ impl Writer {
             warnings,
             dry_run: false,
         })
+    }
+
+    /// Installs and stores; goes back to the former configuration if it cannot
+    /// be stored. Gives what had to be left out.
+    fn put_in_force(
+        &mut self,
+        next: &Objects,
+        numbers: Receipt,
+        intent: Intent,
+    ) -> Result<Vec<Warning>, Refusal> {
+        // Unchanged objects are installed too: what could not be had before
+        // (a pod's namespace, say) may be there now.
+        let installed = self
+            .dataplane
+            .install(next, numbers.generation, numbers.revision);
+        let left_out = installed.map_err(|error| {
+            if let InstallError::Closed(_) = error {
+                self.add_warning(error.to_string());
+            }
+            Refusal::Install(error)
+        })?;
+        let Err(store) = self.store.commit(next, intent.author) else {
+            debug_assert_eq!(self.store.receipt(), numbers, "both count the same changes");
+            return Ok(left_out);
+        };
+        let former = self.view.load_full();
+        let back = self
+            .dataplane
+            .install(&former.objects, former.generation, former.revision);
+        Err(match back {
+            Ok(_) => Refusal::NotStored(store),
+            Err(install) => {
+                let refusal = Refusal::Torn { store, install };
+                self.add_warning(refusal.to_string());
+                refusal
+            }
+        })
+    }
+
+    /// Has `status` say that what is shown is not all of the truth, until the
+    /// next change succeeds.
+    fn add_warning(&self, message: String) {
+        let mut view = View::clone(&self.view.load());
+        let (source, document, object, path) = (None, None, None, String::new());
+        view.warnings.push(Warning {
+            source,
+            document,
+            object,
+            path,
+            message,
+        });
+        self.view.store(Arc::new(view));
     }
 
     /// Shows what is in force from now on.
