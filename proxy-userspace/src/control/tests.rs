@@ -1,3 +1,5 @@
+//! The order of a change, and what a failure at each step leaves.
+
 use super::testing::*;
 use super::*;
 use crate::config::{Author, Kind, ObjectName, PatchType, Warning};
