@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::object::{AppProtocol, ObjectName, RouteRule, Service, Workload, selects};
-use super::super::{Kind, Objects};
 use super::Findings;
+use crate::config::object::{AppProtocol, ObjectName, RouteRule, Service, Workload, selects};
+use crate::config::{Kind, Objects};
 
 pub(super) fn check(objects: &Objects, findings: &mut Findings) {
     if objects.route_rules.is_empty() {

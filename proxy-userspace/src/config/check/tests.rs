@@ -1,6 +1,6 @@
 //! Objects that contradict each other, and those that are only odd.
 
-use super::super::{Kind, ObjectName, Objects, Source, parse};
+use crate::config::{Kind, ObjectName, Objects, Source, parse};
 
 /// The set that this YAML, in flow style and one object a line, makes up.
 fn objects(lines: &[&str]) -> Objects {
