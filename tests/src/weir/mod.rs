@@ -103,7 +103,8 @@ impl<'a> Weir<'a> {
             if let Some(status) = process.ended()? {
                 bail!("weir ended at its start with {status}:\n{}", self.log());
             }
-            if self.cli(&["status"])?.status == 0 {
+            // Another daemon on the node would answer as well.
+            if self.running_pid()? == Some(process.id()) {
                 return Ok(process);
             }
             if Instant::now() > end {
@@ -114,6 +115,14 @@ impl<'a> Weir<'a> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The process that answers on the admin socket.
+    fn running_pid(&self) -> Result<Option<u32>> {
+        let said = self.cli(&["status", "-o", "json"])?.stdout;
+        let status: Option<Value> = serde_json::from_str(&said).ok();
+        let pid = status.as_ref().and_then(|status| status["pid"].as_u64());
+        Ok(pid.and_then(|pid| u32::try_from(pid).ok()))
     }
 
     /// The settings that `weir run` and `weir uninstall` share.
