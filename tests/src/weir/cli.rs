@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -36,6 +37,25 @@ impl Weir<'_> {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    /// The lines of `weir tap` while `act` runs, and for a moment after.
+    pub fn tap(&self, act: impl FnOnce()) -> Result<Vec<String>> {
+        let mut tap = Command::new(weir_binary()?)
+            .arg("tap")
+            .env("WEIR_ADMIN_SOCKET", self.admin_socket())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("weir does not start")?;
+        // It says nothing until something happens.
+        std::thread::sleep(Duration::from_millis(500));
+        act();
+        std::thread::sleep(Duration::from_millis(500));
+        tap.kill().context("cannot end weir tap")?;
+        let output = tap.wait_with_output().context("cannot wait for weir tap")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Runs a command that has to succeed, and returns what it said.
