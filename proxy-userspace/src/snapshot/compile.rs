@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proxy_common::{
     Addr, AddressEntry, AddressKey, AddressKind, EgressEntry, EgressKey, LISTENERS_MAX, LocalKey,
-    Port, PortKey, PortTableId, ServiceEntry, ServiceKey, WorkloadId,
+    Port, PortKey, PortTableId, ServiceEntry, ServiceKey,
 };
 
 use super::ids::{Ids, PolicyClass, PortTable};
@@ -158,7 +158,7 @@ impl Compiler {
             tables.local.insert(LocalKey { netns, addr: Addr::from(addr.ip) }, 1);
         }
         canary(tables, network);
-        let services: Vec<_> = objects.services.values().filter(|service| picks(service, workload)).collect();
+        let services: Vec<_> = objects.services.values().filter(|service| service.owns(workload)).collect();
         let source = Source {
             id,
             text: workload.name.to_string().into(),
@@ -176,10 +176,10 @@ impl Compiler {
 
     /// The rules on host names of a class.
     fn hosts(&mut self, objects: &Objects, class: &PolicyClass, snapshot: &Snapshot) -> Vec<Arc<EgressView>> {
-        let by_name = |rule: &&Arc<EgressRule>| !matches!(rule.target, EgressTarget::Net(..));
         let of_class = |rule: &&Arc<EgressRule>| class.contains(&selector_of(rule));
-        let rules = objects.egress_rules.values().filter(by_name).filter(of_class);
-        rules.filter_map(|rule| snapshot.egress.get(&self.ids.rule(&rule.name)).cloned()).collect()
+        let rules = objects.egress_rules.values().filter(of_class);
+        let views = rules.filter_map(|rule| snapshot.egress.get(&self.ids.rule(&rule.name)));
+        views.filter(|view| view.hosts.is_some()).cloned().collect()
     }
 
     fn egress_view(&mut self, rule: &EgressRule) -> Arc<EgressView> {
@@ -190,11 +190,6 @@ impl Compiler {
             target: rule.target.clone(),
             ports: rule.ports.iter().map(|(port, _)| *port).collect(),
         })
-    }
-
-    /// The number of a workload, as the kernel knows it.
-    pub fn workload_id(&mut self, name: &ObjectName) -> WorkloadId {
-        self.ids.workload(name)
     }
 }
 
@@ -240,14 +235,6 @@ impl Mesh {
     }
 }
 
-/// Whether a service's selector picks the workload. An empty selector picks nothing.
-fn picks(service: &Service, workload: &Workload) -> bool {
-    !service.selector.is_empty()
-        && service.name.namespace == workload.name.namespace
-        && service.network == workload.network
-        && selects(&service.selector, &workload.labels)
-}
-
 /// Whom a rule holds for.
 fn selector_of(rule: &EgressRule) -> (String, Labels) {
     let namespace = rule.source.namespace.as_ref().unwrap_or(&rule.name.namespace);
@@ -275,7 +262,7 @@ fn service_view(
     let endpoints: Vec<Arc<Endpoint>> = objects
         .workloads
         .values()
-        .filter(|workload| workload.ready && picks(service, workload))
+        .filter(|workload| workload.ready && service.owns(workload))
         .filter_map(|workload| endpoint(workload, port.target_port))
         .collect();
     let mut rules: Vec<&Arc<RouteRule>> =

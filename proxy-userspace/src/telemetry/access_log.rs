@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -26,6 +26,9 @@ const QUEUE_MAX: usize = 1024 * 1024;
 
 /// What a queue keeps of its buffer once it was written out.
 const QUEUE_KEEP: usize = 64 * 1024;
+
+/// From here on a queue is emptied without further gathering.
+const QUEUE_URGENT: usize = QUEUE_MAX / 4;
 
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(50);
@@ -81,6 +84,8 @@ pub(super) struct Log {
 struct Shared {
     queues: Mutex<Vec<Arc<Queue>>>,
     stopping: AtomicBool,
+    /// A queue must not wait for the end of gathering.
+    urgent: AtomicBool,
     written: AtomicU64,
     dropped: AtomicU64,
 }
@@ -158,6 +163,16 @@ impl Log {
         (load(&self.shared.written), load(&self.shared.dropped))
     }
 
+    /// Writes what is queued and ends the thread; lines after this are lost.
+    pub(super) fn stop(&self) {
+        let Some(writer) = &self.writer else { return };
+        self.shared.stopping.store(true, Ordering::Release);
+        writer.thread.unpark();
+        // Not joined: a pipe that nobody reads may hold the thread for ever.
+        let ended = writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(STOP_MAX);
+    }
+
     /// Counts a line that is not written.
     pub(super) fn drop_line(&self) {
         if self.is_on() {
@@ -168,7 +183,7 @@ impl Log {
     /// Queues a line, or drops it if the queue is full.
     pub(super) fn push(&self, queue: &Queue, line: &[u8]) {
         let Some(writer) = &self.writer else { return };
-        let was_empty = {
+        let (was_empty, is_urgent) = {
             let mut buffer = queue.lock();
             if buffer.bytes.len() + line.len() >= QUEUE_MAX {
                 return self.drop_line();
@@ -176,9 +191,14 @@ impl Log {
             buffer.bytes.extend_from_slice(line);
             buffer.bytes.push(b'\n');
             buffer.lines += 1;
-            buffer.lines == 1
+            let before = buffer.bytes.len() - line.len() - 1;
+            let is_urgent = before < QUEUE_URGENT && buffer.bytes.len() >= QUEUE_URGENT;
+            (buffer.lines == 1, is_urgent)
         };
-        if was_empty {
+        if is_urgent {
+            self.shared.urgent.store(true, Ordering::Release);
+        }
+        if was_empty || is_urgent {
             writer.thread.unpark();
         }
     }
@@ -186,12 +206,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let Some(writer) = &self.writer else { return };
-        self.shared.stopping.store(true, Ordering::Release);
-        writer.thread.unpark();
-        // Not joined: a pipe that nobody reads may hold the thread for ever.
-        let ended = writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = ended.recv_timeout(STOP_MAX);
+        self.stop();
     }
 }
 
@@ -256,8 +271,18 @@ fn run(shared: &Shared, mut out: Out) {
             return;
         }
         thread::park();
-        if !shared.stopping.load(Ordering::Acquire) {
-            thread::sleep(GATHER);
+        gather(shared);
+    }
+}
+
+/// Waits while lines come in, but not when there are many or the end is near.
+fn gather(shared: &Shared) {
+    let begun = Instant::now();
+    while !shared.urgent.swap(false, Ordering::Acquire) && !shared.stopping.load(Ordering::Acquire)
+    {
+        match GATHER.checked_sub(begun.elapsed()) {
+            Some(rest) if !rest.is_zero() => thread::park_timeout(rest),
+            _ => return,
         }
     }
 }

@@ -162,6 +162,12 @@ impl Telemetry {
         self.state.sweep(Instant::now());
     }
 
+    /// Writes the log lines that wait, for a second at most, and ends the log. For
+    /// the end of the process.
+    pub fn stop_log(&self) {
+        self.state.log.stop();
+    }
+
     /// Every log line from now on, whatever the access log is.
     pub fn tap(&self) -> Tap {
         self.state.tap.listen()

@@ -335,7 +335,8 @@ fn the_log_can_be_off_for_a_source_but_denials_are_always_told() {
     });
     worker.denied(&denial("quiet", "c"));
     worker.audited(&denial("quiet", "d"));
-    drop((worker, telemetry));
+    telemetry.stop_log();
+    telemetry.stop_log();
     let text = std::fs::read_to_string(path).unwrap();
     let told: Vec<(String, String)> = text
         .lines()

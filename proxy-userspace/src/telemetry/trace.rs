@@ -16,7 +16,7 @@ use rand::{Rng, RngExt};
 
 mod parse;
 
-use parse::{B3, W3c};
+use parse::{B3, Found, W3c};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -30,6 +30,9 @@ static B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
 /// The longest `x-request-id` that is kept, in bytes.
 const REQUEST_ID_MAX: usize = 256;
+
+/// The most headers that a request gains.
+const ADDED_MAX: usize = 5;
 
 /// How many of the traces that weir starts are marked as sampled.
 ///
@@ -98,14 +101,21 @@ impl Tracer {
 
     /// Makes the headers of a request to an endpoint complete and well-formed.
     pub fn prepare(&self, headers: &mut HeaderMap) -> Trace {
-        let w3c = W3c::read(headers);
-        let b3 = B3::read(headers);
+        let found = Found::read(headers);
+        let (w3c, b3) = (W3c::of(&found), B3::of(&found));
+        let request_id = found.request_id().cloned();
         let (context, sampled) = self.context(&w3c, &b3);
         if !matches!((&w3c, &b3), (W3c::Valid(_), B3::Valid(_))) {
+            headers.reserve(ADDED_MAX);
             complete(headers, &w3c, &b3, &context, sampled);
         }
+        let request_id = request_id.unwrap_or_else(|| {
+            let id = shared(Bytes::from_owner(uuid(&mut self.random.borrow_mut())));
+            headers.insert(&REQUEST_ID, id.clone());
+            id
+        });
         Trace {
-            request_id: self.request_id(headers),
+            request_id,
             trace_id: context.trace,
         }
     }
@@ -120,20 +130,6 @@ impl Tracer {
         };
         let sampled = decision.unwrap_or_else(|| random.random_bool(self.sampling.0));
         (context, sampled)
-    }
-
-    /// The caller's id if it can be used, else a new one.
-    fn request_id(&self, headers: &mut HeaderMap) -> HeaderValue {
-        let mut ids = headers.get_all(&REQUEST_ID).iter();
-        if let (Some(id), None) = (ids.next(), ids.next())
-            && (1..=REQUEST_ID_MAX).contains(&id.len())
-            && id.as_bytes().iter().all(u8::is_ascii_graphic)
-        {
-            return id.clone();
-        }
-        let id = shared(Bytes::from_owner(uuid(&mut self.random.borrow_mut())));
-        headers.insert(&REQUEST_ID, id.clone());
-        id
     }
 }
 

@@ -1,9 +1,64 @@
 //! The trace headers of a request, read strictly.
 
 use hyper::HeaderMap;
-use hyper::header::HeaderName;
+use hyper::header::HeaderValue;
 
-use super::{B3_FLAGS, B3_SAMPLED, B3_SINGLE, B3_SPAN, B3_TRACE, Context, TRACEPARENT};
+use super::{Context, REQUEST_ID_MAX};
+
+/// The headers that matter here, found in one pass: a look-up for each costs
+/// several times as much.
+#[derive(Default)]
+pub(super) struct Found<'a> {
+    request_id: Sole<'a>,
+    traceparent: Sole<'a>,
+    single: Sole<'a>,
+    trace: Sole<'a>,
+    span: Sole<'a>,
+    sampled: Sole<'a>,
+    flags: Sole<'a>,
+}
+
+/// A header that must not occur twice.
+#[derive(Clone, Copy, Default)]
+enum Sole<'a> {
+    #[default]
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn read(headers: &'a HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            let field = match name.as_str() {
+                "x-request-id" => &mut found.request_id,
+                "traceparent" => &mut found.traceparent,
+                "b3" => &mut found.single,
+                "x-b3-traceid" => &mut found.trace,
+                "x-b3-spanid" => &mut found.span,
+                "x-b3-sampled" => &mut found.sampled,
+                "x-b3-flags" => &mut found.flags,
+                _ => continue,
+            };
+            *field = match field {
+                Sole::None => Sole::One(value),
+                _ => Sole::Several,
+            };
+        }
+        found
+    }
+
+    /// The request id, if it can be kept.
+    pub(super) fn request_id(&self) -> Option<&'a HeaderValue> {
+        let Sole::One(id) = self.request_id else {
+            return None;
+        };
+        let is_usable = (1..=REQUEST_ID_MAX).contains(&id.len())
+            && id.as_bytes().iter().all(u8::is_ascii_graphic);
+        is_usable.then_some(id)
+    }
+}
 
 /// The `traceparent` of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +69,11 @@ pub(super) enum W3c {
 }
 
 impl W3c {
-    pub(super) fn read(headers: &HeaderMap) -> Self {
-        match sole(headers, &TRACEPARENT) {
+    pub(super) fn of(found: &Found<'_>) -> Self {
+        match found.traceparent {
             Sole::None => Self::Absent,
             Sole::Several => Self::Invalid,
-            Sole::One(value) => traceparent(value).map_or(Self::Invalid, Self::Valid),
+            Sole::One(value) => traceparent(value.as_bytes()).map_or(Self::Invalid, Self::Valid),
         }
     }
 }
@@ -35,27 +90,12 @@ pub(super) enum B3 {
 
 impl B3 {
     /// The single header counts before the several, as its specification says.
-    pub(super) fn read(headers: &HeaderMap) -> Self {
-        match sole(headers, &B3_SINGLE) {
-            Sole::One(value) => single(value).unwrap_or(Self::Invalid),
+    pub(super) fn of(found: &Found<'_>) -> Self {
+        match found.single {
+            Sole::One(value) => single(value.as_bytes()).unwrap_or(Self::Invalid),
             Sole::Several => Self::Invalid,
-            Sole::None => several(headers).unwrap_or(Self::Invalid),
+            Sole::None => several(found).unwrap_or(Self::Invalid),
         }
-    }
-}
-
-enum Sole<'a> {
-    None,
-    One(&'a [u8]),
-    Several,
-}
-
-fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Sole<'a> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Sole::None,
-        (Some(value), None) => Sole::One(value.as_bytes()),
-        _ => Sole::Several,
     }
 }
 
@@ -117,19 +157,19 @@ fn single(value: &[u8]) -> Option<B3> {
     }))
 }
 
-fn several(headers: &HeaderMap) -> Option<B3> {
-    let field = |name| match sole(headers, name) {
+fn several(found: &Found<'_>) -> Option<B3> {
+    let field = |sole| match sole {
         Sole::None => Some(None),
-        Sole::One(value) => Some(Some(value)),
+        Sole::One(value) => Some(Some(HeaderValue::as_bytes(value))),
         Sole::Several => None,
     };
-    let sampled = match (field(&B3_FLAGS)?, field(&B3_SAMPLED)?) {
+    let sampled = match (field(found.flags)?, field(found.sampled)?) {
         (Some(b"1"), _) | (_, Some(b"true")) => Some(true),
         (_, Some(b"false")) => Some(false),
         (_, Some(value)) => Some(state(value)?),
         (_, None) => None,
     };
-    match (field(&B3_TRACE)?, field(&B3_SPAN)?) {
+    match (field(found.trace)?, field(found.span)?) {
         (None, None) => Some(sampled.map_or(B3::Absent, B3::Decision)),
         (Some(trace), Some(span)) => Some(B3::Valid(Context {
             trace: trace_id(trace)?,
