@@ -127,7 +127,7 @@ impl<'a> Weir<'a> {
     fn paths(&self) -> Result<[String; 6]> {
         let [cgroup, pins, state] = [
             self.node.pods_cgroup().to_path_buf(),
-            self.node.bpffs().to_path_buf(),
+            self.node.bpffs().join("weir"),
             self.state_dir(),
         ]
         .map(|path| {
