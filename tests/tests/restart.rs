@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
 use nix::errno::Errno;
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::Service;
@@ -174,6 +175,28 @@ fn a_pod_that_vanished_meanwhile_is_no_failure() {
         assert_eq!(get(&client, vip()).unwrap(), 200);
     }
     drop((server, outside));
+}
+
+/// Pins of a version with other layouts are not touched; the way out is named.
+#[test]
+fn pins_of_another_version_are_refused() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = mesh(&node);
+    weir.stop().unwrap();
+    let abi = MapData::from_pin(node.bpffs().join("weir/maps/ABI")).unwrap();
+    let mut abi: Array<MapData, u32> = Map::Array(abi).try_into().unwrap();
+    let own = abi.get(&0, 0).unwrap();
+    abi.set(0, 9999, 0).unwrap();
+    let error = format!("{:#}", weir.launch().unwrap_err());
+    assert!(
+        error.contains("9999") && error.contains("weir uninstall"),
+        "{error}"
+    );
+    // The old kernel half goes on.
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    abi.set(0, own, 0).unwrap();
+    weir.launch().unwrap();
+    assert_eq!(get(&client, vip()).unwrap(), 200);
 }
 
 /// Two daemons cannot share a node.

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
 use super::proto::{
-    BulkReport, Dial, Ending, Fault, HttpReply, HttpRequest, Load, LoadReport, Op, Service, SockId,
-    SockOption, StormReply,
+    BulkReport, Dial, Ending, Fault, HttpReply, HttpRequest, Kind, Load, LoadReport, Op, Service,
+    SockId, SockOption, StormReply,
 };
 use crate::binaries::tool_binary;
 use crate::process::Place;
@@ -67,16 +67,17 @@ impl Agent {
 
     /// An IPv4 TCP socket.
     pub fn tcp4(&self) -> Result<Sock<'_>, Fault> {
-        self.socket(false)
+        self.socket(Kind::Tcp4)
     }
 
     /// An IPv6 TCP socket that takes mapped addresses too, as dual-stack runtimes open it.
     pub fn tcp6(&self) -> Result<Sock<'_>, Fault> {
-        self.socket(true)
+        self.socket(Kind::Tcp6)
     }
 
-    fn socket(&self, v6: bool) -> Result<Sock<'_>, Fault> {
-        let id = self.call(&Op::Socket { v6 })?;
+    /// A socket of this kind.
+    pub fn socket(&self, kind: Kind) -> Result<Sock<'_>, Fault> {
+        let id = self.call(&Op::Socket { kind })?;
         Ok(Sock { agent: self, id })
     }
 
@@ -97,6 +98,12 @@ impl Agent {
             backlog,
         })?;
         Ok(sock)
+    }
+
+    /// One datagram to `addr`, and the one that comes back.
+    pub fn udp(&self, addr: SocketAddr, data: &[u8]) -> Result<Vec<u8>, Fault> {
+        let data = data.to_vec();
+        self.call(&Op::Udp { addr, data })
     }
 
     /// Serves `what` on `addr` as long as the agent lives; the address it got.
@@ -210,6 +217,16 @@ impl Sock<'_> {
         self.agent.call(&Op::Connect {
             sock: self.id,
             addr,
+        })
+    }
+
+    /// `connect` and `send` in one, as TCP Fast Open has it.
+    pub fn fast_open(&self, addr: SocketAddr, data: impl AsRef<[u8]>) -> Result<(), Fault> {
+        let data = data.as_ref().to_vec();
+        self.agent.call(&Op::FastOpen {
+            sock: self.id,
+            addr,
+            data,
         })
     }
 

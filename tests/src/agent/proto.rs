@@ -16,7 +16,7 @@ pub type SockId = u32;
 #[expect(missing_docs, reason = "named after the calls that they are")]
 pub enum Op {
     Socket {
-        v6: bool,
+        kind: Kind,
     },
     Set {
         sock: SockId,
@@ -29,6 +29,12 @@ pub enum Op {
     Connect {
         sock: SockId,
         addr: SocketAddr,
+    },
+    /// `connect` and `send` in one, as TCP Fast Open has it.
+    FastOpen {
+        sock: SockId,
+        addr: SocketAddr,
+        data: Vec<u8>,
     },
     /// `connect` to `AF_UNSPEC`: the socket may then dial again.
     Unconnect {
@@ -65,6 +71,11 @@ pub enum Op {
     },
     Close {
         sock: SockId,
+    },
+    /// One datagram there, and what comes back.
+    Udp {
+        addr: SocketAddr,
+        data: Vec<u8>,
     },
     /// Sends and receives at once, and hashes both.
     Bulk {
@@ -107,6 +118,18 @@ pub enum Op {
         path: String,
         uid: u32,
     },
+}
+
+/// What a socket is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6, mapped IPv4 addresses included.
+    Tcp6,
+    /// Multipath TCP over IPv4.
+    Mptcp4,
 }
 
 /// An option of a socket.

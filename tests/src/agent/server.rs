@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::load::Running;
 use super::proto::{Fault, Op};
 use super::sockets::Sockets;
-use super::{http, load, serve, storm};
+use super::{http, load, serve, sockets, storm};
 
 /// Answers requests on standard input until it ends.
 pub fn run() -> Result<()> {
@@ -45,10 +45,12 @@ impl State {
     fn answer(&mut self, op: Op) -> Result<Value, Fault> {
         let sockets = &mut self.sockets;
         match op {
-            Op::Socket { v6 } => value(sockets.open(v6)?),
+            Op::Socket { kind } => value(sockets.open(kind)?),
             Op::Set { sock, option } => value(sockets.get(sock)?.set(&option)?),
             Op::Bind { sock, addr } => value(sockets.get(sock)?.bind(addr)?),
             Op::Connect { sock, addr } => value(sockets.get(sock)?.connect(addr)?),
+            Op::FastOpen { sock, addr, data } => value(sockets.get(sock)?.fast_open(addr, &data)?),
+            Op::Udp { addr, data } => value(sockets::udp(addr, &data)?),
             Op::Unconnect { sock } => value(sockets.get(sock)?.unconnect()?),
             Op::Listen { sock, backlog } => value(sockets.get(sock)?.listen(backlog)?),
             Op::Accept { sock } => value(sockets.accept(sock)?),

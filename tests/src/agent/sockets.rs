@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::proto::{BulkReport, Ending, Fault, SockId, SockOption};
+use super::proto::{BulkReport, Ending, Fault, Kind, SockId, SockOption};
 
 /// How long a call may take unless a test says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,10 +27,14 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn open(&mut self, v6: bool) -> Result<SockId, Fault> {
-        let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        if v6 {
+    pub(super) fn open(&mut self, kind: Kind) -> Result<SockId, Fault> {
+        let (domain, protocol) = match kind {
+            Kind::Tcp4 => (Domain::IPV4, Protocol::TCP),
+            Kind::Tcp6 => (Domain::IPV6, Protocol::TCP),
+            Kind::Mptcp4 => (Domain::IPV4, Protocol::MPTCP),
+        };
+        let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
+        if matches!(kind, Kind::Tcp6) {
             socket.set_only_v6(false)?;
         }
         self.add(socket)
@@ -124,6 +128,14 @@ impl Sock {
         Ok(self.0.connect(&addr.into())?)
     }
 
+    pub(super) fn fast_open(&self, addr: SocketAddr, data: &[u8]) -> Result<(), Fault> {
+        // From the kernel's <linux/socket.h>; no crate names it.
+        const MSG_FASTOPEN: i32 = 0x2000_0000;
+        self.0
+            .send_to_with_flags(data, &addr.into(), MSG_FASTOPEN)?;
+        Ok(())
+    }
+
     pub(super) fn unconnect(&self) -> Result<(), Fault> {
         rustix::net::connect_unspec(&self.0).map_err(std::io::Error::from)?;
         Ok(())
@@ -190,6 +202,18 @@ impl Sock {
             })
         })
     }
+}
+
+/// One datagram there and one back.
+pub(super) fn udp(addr: SocketAddr, data: &[u8]) -> Result<Vec<u8>, Fault> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.connect(addr)?;
+    socket.send(data)?;
+    let mut answer = vec![0; 2048];
+    let len = socket.recv(&mut answer)?;
+    answer.truncate(len);
+    Ok(answer)
 }
 
 fn inet(addr: &socket2::SockAddr) -> Result<SocketAddr, Fault> {

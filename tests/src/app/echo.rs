@@ -53,7 +53,12 @@ async fn echo(pod: String, version: String, request: Request<Incoming>) -> Respo
             )
         })
         .collect();
+    let peer = request
+        .extensions()
+        .get::<http::Peer>()
+        .map(|peer| peer.0.to_string());
     let mut body = json!({
+        "peer": peer,
         "pod": pod, "version": version, "method": request.method().as_str(),
         "uri": request.uri().to_string(), "headers": headers,
     });

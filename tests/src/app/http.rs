@@ -77,12 +77,13 @@ where
     local
         .run_until(async {
             loop {
-                let (stream, _) = tokio::select! {
+                let (stream, peer) = tokio::select! {
                     accepted = listener.accept() => accepted.context("cannot accept")?,
                     _ = &mut term => break,
                 };
                 let handler = handler.clone();
-                let service = service_fn(move |request| {
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(Peer(peer));
                     let answer = handler(request);
                     async move { Ok::<_, std::convert::Infallible>(answer.await) }
                 });
@@ -101,6 +102,10 @@ where
         })
         .await
 }
+
+/// Who is at the other end of the connection that a request came on.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// A client that keeps its connections, as applications do.
 #[derive(Clone)]

@@ -1,0 +1,175 @@
+//! What weir says about itself is true: explain, status, workloads, tap.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use serde_json::Value;
+use testbed::agent::HttpRequest;
+use testbed::agent::proto::Service;
+use testbed::docs::{egress_rule, route_rule, service};
+use testbed::{Node, Pod, Weir, eventually};
+
+fn vip() -> SocketAddr {
+    "10.96.0.1:80".parse().unwrap()
+}
+
+/// A client, a service `web` in two versions, and a machine outside.
+fn mesh(node: &Node) -> (Weir<'_>, Pod, [Pod; 2], Pod) {
+    let weir = Weir::start(node).unwrap();
+    let [client, one, two] = node.pods(["client", "one", "two"]).unwrap();
+    let outside = node.outside("outside").unwrap();
+    for (pod, version, port) in [(&one, "v1", 8080), (&two, "v2", 8080), (&outside, "", 80)] {
+        let what = Service::Http {
+            pod: pod.name().into(),
+            version: version.into(),
+        };
+        pod.agent().serve(pod.at(port), what).unwrap();
+    }
+    weir.enroll(&one, &["app=web", "version=v1"]);
+    weir.enroll(&two, &["app=web", "version=v2"]);
+    weir.enroll(&client, &["app=c"]);
+    let port = "port: 80, targetPort: 8080";
+    weir.apply(&service("web", "10.96.0.1", "web", &[port]));
+    (weir, client, [one, two], outside)
+}
+
+/// `weir explain` says what then happens.
+#[test]
+fn explain_says_what_happens() {
+    let node = Node::new().unwrap();
+    let (weir, client, [one, _two], outside) = mesh(&node);
+    weir.apply(&route_rule("web", "web", &[("v1", 25), ("v2", 75)], ""));
+    weir.apply(&egress_rule(
+        "open",
+        outside.ip(),
+        &[(80, "http"), (81, "tcp")],
+        "",
+    ));
+    let cases = [
+        (vip(), "proxy", "service"),
+        (
+            "10.96.0.1:81".parse().unwrap(),
+            "deny",
+            "unknown-service-port",
+        ),
+        (one.at(8080), "direct", "workload-address"),
+        (outside.at(80), "proxy", "egress-rule"),
+        (outside.at(81), "direct", "egress-rule"),
+        (outside.at(82), "deny", "egress-default-deny"),
+        (client.at(1234), "direct", "own-address"),
+        ("127.0.0.1:1234".parse().unwrap(), "direct", "loopback"),
+    ];
+    for (addr, verdict, reason) in cases {
+        let said = weir.json(&["explain", "client", &addr.to_string()]);
+        assert_eq!(
+            (&said["verdict"], &said["reason"]),
+            (&verdict.into(), &reason.into()),
+            "{addr}: {said}"
+        );
+        let denied = client
+            .agent()
+            .dial(addr)
+            .is_err_and(|fault| fault.is(Errno::EPERM));
+        assert_eq!(denied, verdict == "deny", "{addr}");
+    }
+    let said = weir.json(&["explain", "client", "web:80"]);
+    assert_eq!(said["routeRule"], "default/web", "{said}");
+    let shares: Vec<(&Value, f64)> = said["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|endpoint| (&endpoint["workload"], endpoint["share"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(
+        shares,
+        [(&"default/one".into(), 25.0), (&"default/two".into(), 75.0)],
+        "{said}"
+    );
+    let said = weir.json(&["explain", "client", &outside.at(80).to_string()]);
+    assert_eq!(said["rule"], "default/open", "{said}");
+    let output = weir.cli(&["explain", "nobody", "web:80"]).unwrap();
+    assert_eq!(output.status, 1, "{output:?}");
+}
+
+/// Every enrolled workload is verified by a canary, and one whose capture does not work says so.
+#[test]
+fn workloads_are_captured_and_verified() {
+    let node = Node::new().unwrap();
+    let (weir, client, _pods, _outside) = mesh(&node);
+    let captured = |name: &str| -> bool {
+        let said = weir.json(&["workloads"]);
+        let mut items = said["items"].as_array().unwrap().iter();
+        items.any(|item| item["name"] == name && item["captured"] == true)
+    };
+    for name in ["client", "one", "two"] {
+        eventually("a canary", Duration::from_secs(5), || {
+            captured(name).then_some(()).ok_or_else(|| name.to_owned())
+        });
+    }
+    weir.ok(&["unenroll", "client"]);
+    assert!(!captured("client") && captured("one"));
+    assert!(
+        client
+            .agent()
+            .http(vip(), HttpRequest::get("web", "/"))
+            .is_err()
+    );
+}
+
+/// Status names the programs, the listeners, and what is not governed.
+#[test]
+fn status_names_programs_listeners_and_gaps() {
+    let node = Node::new().unwrap();
+    let (weir, client, _pods, _outside) = mesh(&node);
+    let status = weir.json(&["status"]);
+    assert_eq!(status["node"], "testbed");
+    assert_eq!(status["objects"]["Workload"].as_u64(), Some(3), "{status}");
+    let plane = &status["dataplane"];
+    let programs = plane["programs"].as_array().unwrap();
+    assert!(programs.len() >= 7, "{status}");
+    assert!(
+        programs.iter().all(|program| program["attached"] == true),
+        "{status}"
+    );
+    let listeners = plane["listeners"].as_array().unwrap();
+    let of_client = listeners
+        .iter()
+        .filter(|listener| listener["workload"] == "default/client");
+    assert_eq!(of_client.count(), 1, "{status}");
+    assert!(
+        plane["udp"]
+            .as_str()
+            .unwrap()
+            .contains("UDP is not governed"),
+        "{status}"
+    );
+    assert!(
+        plane["ipv6"].as_str().is_some_and(|text| !text.is_empty()),
+        "{status}"
+    );
+    drop(client);
+}
+
+/// `weir tap` shows requests and denials as they happen.
+#[test]
+fn tap_shows_what_happens() {
+    let node = Node::new().unwrap();
+    let (weir, client, _pods, outside) = mesh(&node);
+    let lines = weir
+        .tap(|| {
+            client
+                .agent()
+                .http(vip(), HttpRequest::get("web", "/tapped"))
+                .unwrap();
+            assert!(client.agent().dial(outside.at(82)).is_err());
+        })
+        .unwrap();
+    let has = |what: &str, part: &str| {
+        lines
+            .iter()
+            .any(|line| line.contains(what) && line.contains(part))
+    };
+    assert!(has("\"request\"", "/tapped"), "{lines:?}");
+    assert!(has("\"denial\"", &outside.at(82).to_string()), "{lines:?}");
+}

@@ -1,0 +1,118 @@
+//! Ways to connect other than `connect()`: each is captured as well.
+
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+use testbed::agent::proto::{Kind, Service};
+use testbed::docs::service;
+use testbed::{Node, Pod, Weir};
+
+fn vip() -> SocketAddr {
+    "10.96.0.1:80".parse().unwrap()
+}
+
+/// A client, a service `s`, and a machine outside.
+fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
+    let weir = Weir::start(node).unwrap();
+    let [client, server] = node.pods(["client", "server"]).unwrap();
+    let outside = node.outside("outside").unwrap();
+    for (pod, port) in [(&server, 8000), (&outside, 80)] {
+        let what = Service::Whoami {
+            name: pod.name().to_owned(),
+        };
+        pod.agent().serve(pod.at(port), what).unwrap();
+    }
+    weir.enroll(&server, &["app=s"]);
+    weir.enroll(&client, &[]);
+    let port = "port: 80, targetPort: 8000";
+    weir.apply(&service("s", "10.96.0.1", "s", &[port]));
+    (weir, client, server, outside)
+}
+
+/// TCP Fast Open connects in `sendmsg`: the hook sees that too.
+#[test]
+fn fast_open_is_captured() {
+    let node = Node::new().unwrap();
+    let (_weir, client, _server, outside) = mesh(&node);
+    client.netns().sysctl("ipv4/tcp_fastopen", "3").unwrap();
+    // Twice: the first may only fetch the cookie.
+    for _ in 0..2 {
+        let sock = client.agent().tcp4().unwrap();
+        sock.fast_open(vip(), "fast\n").unwrap();
+        let (said, fault) = sock.recv_to_end().unwrap();
+        assert!(
+            said.starts_with(&format!("server {}:", client.ip())),
+            "{said} {fault:?}"
+        );
+        assert!(said.ends_with(" fast"), "{said}");
+    }
+    let sock = client.agent().tcp4().unwrap();
+    let fault = sock.fast_open(outside.at(80), "fast\n").unwrap_err();
+    assert!(fault.is(Errno::EPERM), "{fault}");
+}
+
+/// Multipath TCP is TCP: captured and denied alike.
+#[test]
+fn multipath_tcp_is_captured() {
+    let node = Node::new().unwrap();
+    let (_weir, client, _server, outside) = mesh(&node);
+    let dial = |addr| {
+        let sock = client.agent().socket(Kind::Mptcp4)?;
+        sock.connect(addr)?;
+        sock.send("many\n")?;
+        sock.recv_to_end().map(|(said, _)| said)
+    };
+    match dial(vip()) {
+        Ok(said) => assert!(said.starts_with("server "), "{said}"),
+        // A kernel without it has no such way out either.
+        Err(fault) => assert!(fault.is(Errno::EPROTONOSUPPORT), "{fault}"),
+    }
+    let fault = dial(outside.at(80)).unwrap_err();
+    assert!(
+        fault.is(Errno::EPERM) || fault.is(Errno::EPROTONOSUPPORT),
+        "{fault}"
+    );
+}
+
+/// A second dial on a socket that is connected is the kernel's affair, and changes nothing.
+#[test]
+fn a_second_connect_on_a_connected_socket_is_refused_as_ever() {
+    let node = Node::new().unwrap();
+    let (weir, client, server, outside) = mesh(&node);
+    let sock = client.agent().dial(vip()).unwrap();
+    for addr in [vip(), server.at(8000), outside.at(80)] {
+        let fault = sock.connect(addr).unwrap_err();
+        assert!(fault.is(Errno::EISCONN), "{addr}: {fault}");
+    }
+    assert_eq!(sock.peer_addr().unwrap(), vip());
+    sock.send("still\n").unwrap();
+    assert!(sock.recv_to_end().unwrap().0.starts_with("server "));
+    assert_eq!(weir.metrics().count("weir_denials_total", &[]), 0);
+}
+
+/// Loopback and the pod's own address are the pod's own affair.
+#[test]
+fn what_stays_in_the_pod_is_untouched() {
+    let node = Node::new().unwrap();
+    let (weir, client, _server, _outside) = mesh(&node);
+    let what = Service::Whoami { name: "own".into() };
+    client
+        .agent()
+        .serve("0.0.0.0:9000".parse().unwrap(), what)
+        .unwrap();
+    for addr in [
+        "127.0.0.1:9000",
+        "0.0.0.0:9000",
+        &client.at(9000).to_string(),
+    ] {
+        let sock = client.agent().dial(addr.parse().unwrap()).unwrap();
+        sock.send("x\n").unwrap();
+        assert!(sock.recv_to_end().unwrap().0.starts_with("own "), "{addr}");
+    }
+    let metrics = weir.metrics();
+    assert_eq!(
+        metrics.count("weir_kernel_connects_total", &[("outcome", "direct")]),
+        3
+    );
+    assert_eq!(metrics.count("weir_denials_total", &[]), 0);
+}
