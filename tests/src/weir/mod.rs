@@ -34,6 +34,8 @@ pub struct WeirOptions {
     pub args: Vec<String>,
     /// More of its environment.
     pub env: Vec<(String, String)>,
+    /// The daemon's program, if it is not the one that was built for the tests.
+    pub binary: Option<PathBuf>,
 }
 
 /// What a command said.
@@ -88,7 +90,8 @@ impl<'a> Weir<'a> {
     }
 
     fn try_launch(&self) -> Result<Proc> {
-        let mut command = self.node.daemon_place().command(&weir_binary()?)?;
+        let binary = self.options.binary.clone().map_or_else(weir_binary, Ok)?;
+        let mut command = self.node.daemon_place().command(&binary)?;
         command
             .args(["run", "--node", "testbed", "--metrics", METRICS])
             .args(self.paths()?)
@@ -150,6 +153,11 @@ impl<'a> Weir<'a> {
                 .is_none_or(|extension| extension != "debug")
         };
         Ok(paths.into_iter().filter(own).collect())
+    }
+
+    /// The daemon's process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Proc::id)
     }
 
     /// The directory of the daemon's configuration.
