@@ -9,22 +9,47 @@ use std::process::{Command, exit};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
-    for input in ["proxy-ebpf/src", "proxy-ebpf/Cargo.toml", "proxy-common/src", "Cargo.lock"] {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace");
+    for input in [
+        "proxy-ebpf/src",
+        "proxy-ebpf/Cargo.toml",
+        "proxy-common/src",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     let Some(linker_dir) = linker_dir(root) else {
         fail("bpf-linker is missing: run `cargo xtask setup`");
     };
-    println!("cargo::rerun-if-changed={}", linker_dir.join("bpf-linker").display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        linker_dir.join("bpf-linker").display()
+    );
     if !sysroot().join("lib/rustlib/src/rust/library/core").is_dir() {
         fail("the standard library's source is missing: run `cargo xtask setup`");
     }
     let target = out.join("ebpf");
     let status = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"))
         .current_dir(root)
-        .args(["build", "--locked", "--quiet", "--release", "--package", "proxy-ebpf", "--bin", "weir-ebpf"])
-        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir"])
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--release",
+            "--package",
+            "proxy-ebpf",
+            "--bin",
+            "weir-ebpf",
+        ])
+        .args([
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+            "--target-dir",
+        ])
         .arg(&target)
         // The pinned toolchain is a stable one; the BPF target needs `build-std`.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -68,7 +93,10 @@ fn path_with(dir: &Path) -> OsString {
 
 fn sysroot() -> PathBuf {
     let rustc = env::var_os("RUSTC").expect("cargo sets RUSTC");
-    let output = Command::new(rustc).args(["--print", "sysroot"]).output().expect("rustc runs");
+    let output = Command::new(rustc)
+        .args(["--print", "sysroot"])
+        .output()
+        .expect("rustc runs");
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 

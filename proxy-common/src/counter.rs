@@ -22,13 +22,11 @@ pub enum Counter {
     EventsLost,
     /// Flow entries that could not be written; the proxy resets such a connection.
     FlowWriteFailed,
-    /// Accepted connections that no flow was found for.
-    FlowMissing,
 }
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Proxied,
         Self::Denied,
@@ -38,7 +36,6 @@ impl Counter {
         Self::ProxyDownOpen,
         Self::EventsLost,
         Self::FlowWriteFailed,
-        Self::FlowMissing,
     ];
 
     /// The label value of this counter in the metrics.
@@ -53,7 +50,6 @@ impl Counter {
             Self::ProxyDownOpen => "proxy_down_open",
             Self::EventsLost => "events_lost",
             Self::FlowWriteFailed => "flow_write_failed",
-            Self::FlowMissing => "flow_missing",
         }
     }
 }

@@ -54,7 +54,9 @@ impl Flow {
     }
 }
 
-/// Key of `FLOWS`: the dialling socket's own address, exact within its netns.
+/// Key of `FLOWS`: the connection's own tuple, exact within its netns. The
+/// listener's port belongs to it: a source port may be shared by connections
+/// to different listeners.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -64,8 +66,10 @@ pub struct FlowKey {
     pub addr: Addr,
     /// Its source port.
     pub port: Port,
+    /// The port of weir's listener.
+    pub listener: Port,
     /// Always 0.
-    pub pad: [u16; 3],
+    pub pad: u32,
 }
 
 /// What an [`Event`] tells.

@@ -2,7 +2,20 @@
 //! and the tests share.
 #![deny(unsafe_code)]
 
+pub mod admin;
+pub mod balance;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod egress;
+pub mod kernel;
+pub mod node;
+pub mod proxy;
+pub mod snapshot;
+pub mod socket;
+pub mod tables;
+pub mod telemetry;
 
 /// The kernel half, as built by `build.rs`.
 pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));

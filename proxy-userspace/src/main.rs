@@ -1,2 +1,6 @@
-//! weir.
-fn main() {}
+//! The binary `weir`: the daemon and its command line.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir::cli::main()
+}

@@ -30,6 +30,6 @@ pub use netns::Netns;
 pub use node::{Network, Node};
 pub use pod::Pod;
 pub use process::Proc;
-pub use sweep::{cancelled, leftovers, sweep};
+pub use sweep::{cancelled, leftovers, leftovers_of, sweep};
 pub use wait::{eventually, try_eventually};
 pub use weir::{CliOutput, Metrics, Weir, WeirOptions};

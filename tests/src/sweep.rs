@@ -69,10 +69,14 @@ pub fn sweep() -> Result<()> {
 
 /// What is on the machine that this process made: namespaces, cgroups, directories.
 pub fn leftovers() -> Result<Vec<PathBuf>> {
-    let own = std::process::id();
+    leftovers_of(std::process::id())
+}
+
+/// What is on the machine that the process `owner` made.
+pub fn leftovers_of(owner: u32) -> Result<Vec<PathBuf>> {
     let mut left = Vec::new();
     for place in places()? {
-        left.extend(entries(&place, |pid| pid == own)?);
+        left.extend(entries(&place, |pid| pid == owner)?);
     }
     Ok(left)
 }

@@ -138,7 +138,7 @@ fn a_stranger_on_the_listener_gets_nothing() {
         ),
     }
     let metrics = weir.metrics();
-    let turned_away = metrics.count("weir_rejected_connections_total", &[("reason", "no_flow")]);
+    let turned_away = metrics.count("weir_rejected_connections_total", &[("reason", "no-flow")]);
     assert_eq!(
         turned_away,
         1,

@@ -1,10 +1,14 @@
 //! The testbed itself, without a daemon: what it makes works, and goes.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::{Load, Service};
-use testbed::{Node, leftovers};
+use testbed::{Node, leftovers, leftovers_of, sweep};
 
 /// Pods reach one another and the outside; all of it is gone afterwards.
 #[test]
@@ -78,4 +82,50 @@ fn pods_talk_and_nothing_is_left() {
         assert!(!leftovers().unwrap().is_empty());
     }
     assert_eq!(leftovers().unwrap(), Vec::<std::path::PathBuf>::new());
+}
+
+/// A process that holds a node with a pod and an agent in it.
+fn holder() -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_testbed-tool"))
+        .arg("hold")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "ready\n");
+    assert_eq!(
+        leftovers_of(child.id()).unwrap().len(),
+        4,
+        "a cgroup, two namespaces, a directory"
+    );
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
+/// A run that is told to end cleans up first; one that is killed is cleaned up after.
+#[test]
+fn an_ended_run_leaves_nothing() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut child = holder();
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(128 + signal as i32));
+        assert_eq!(
+            leftovers_of(child.id()).unwrap(),
+            Vec::<std::path::PathBuf>::new()
+        );
+    }
+    let mut child = holder();
+    send(&child, Signal::SIGKILL);
+    child.wait().unwrap();
+    sweep().unwrap();
+    assert_eq!(
+        leftovers_of(child.id()).unwrap(),
+        Vec::<std::path::PathBuf>::new()
+    );
 }

@@ -1,2 +1,35 @@
 //! From documents to objects: what the operator wrote, checked and typed.
+//!
+//! Text goes through [`parse`] into typed [`Object`]s, these into a set of
+//! [`Objects`] that is checked as a whole, and a [`Store`] keeps what is in
+//! force. Owns the meaning and the spelling of every kind. Must never touch
+//! the kernel, the network or a running proxy.
+
+mod check;
+mod decode;
+mod diff;
+mod document;
+mod encode;
+mod kind;
+mod mistake;
+mod name;
+mod node;
 pub mod object;
+mod objects;
+mod patch;
+mod store;
+
+pub use diff::{diff, to_yaml};
+pub use document::{INPUT_MAX, Parsed, Source, parse, parse_value};
+pub use kind::{Kind, UnknownKind};
+pub use mistake::{Mistake, Mistakes, Warning};
+pub use object::{Object, ObjectName};
+pub use objects::{Change, Objects};
+pub use patch::{PatchError, PatchType, patch};
+pub use store::{
+    Author, Edit, Entry, EntryChange, HISTORY_MAX, Receipt, ResourceVersion, Stale, Store,
+    StoreError,
+};
+
+#[cfg(test)]
+mod properties;

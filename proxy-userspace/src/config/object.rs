@@ -7,16 +7,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_common::{EgressDefault, OnProxyDown, Port};
+use regex::{Regex, RegexBuilder};
+
+use super::Kind;
+use super::encode;
 
 /// Labels of an object, or those that a selector asks for.
 pub type Labels = BTreeMap<String, String>;
 
 /// Whether `labels` holds every pair of `selector`. An empty selector picks all.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// Namespace and name; what identifies an object within its kind.
@@ -26,6 +33,16 @@ pub struct ObjectName {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
+}
+
+impl ObjectName {
+    /// The name `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
 }
 
 impl fmt::Display for ObjectName {
@@ -76,6 +93,17 @@ pub struct Service {
     pub selector: Labels,
 }
 
+impl Service {
+    /// Whether `workload` belongs to this service: same namespace, same network,
+    /// and the selector picks it. Being ready is another question.
+    pub fn owns(&self, workload: &Workload) -> bool {
+        !self.selector.is_empty()
+            && self.name.namespace == workload.name.namespace
+            && self.network == workload.network
+            && selects(&self.selector, &workload.labels)
+    }
+}
+
 /// The parts of a Workload that only one of this node has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPod {
@@ -114,7 +142,55 @@ pub enum StringMatch {
     /// `prefix`.
     Prefix(String),
     /// `regex`, compiled; matches the whole value (RE2 syntax, linear time).
-    Regex(regex::Regex),
+    Regex(Regex),
+}
+
+/// What the compiled form of one pattern may take, in bytes. Patterns are
+/// written by people and matched per request.
+const REGEX_SIZE_MAX: usize = 256 * 1024;
+
+/// A pattern is compiled between these, so that it speaks of the whole value.
+const ANCHORS: (&str, &str) = (r"\A(?:", r")\z");
+
+impl StringMatch {
+    /// Compiles `pattern`, anchored to the whole value.
+    ///
+    /// # Errors
+    /// The pattern is malformed, or takes more than 256 KiB compiled.
+    pub fn regex(pattern: &str) -> Result<Self, regex::Error> {
+        let build = |pattern: &str| {
+            RegexBuilder::new(pattern)
+                .size_limit(REGEX_SIZE_MAX)
+                .build()
+        };
+        // On its own first: `a)|(b` compiles between the anchors only.
+        build(pattern)?;
+        build(&format!("{}{pattern}{}", ANCHORS.0, ANCHORS.1)).map(Self::Regex)
+    }
+
+    /// Whether `value` is matched.
+    pub fn matches(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(text) => value == text,
+            Self::Prefix(text) => value.starts_with(text.as_str()),
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
+
+    /// The key that says how it compares, and the text as it was written.
+    pub fn as_written(&self) -> (&'static str, &str) {
+        match self {
+            Self::Exact(text) => ("exact", text),
+            Self::Prefix(text) => ("prefix", text),
+            Self::Regex(regex) => {
+                let anchored = regex.as_str();
+                let inner = anchored
+                    .strip_prefix(ANCHORS.0)
+                    .and_then(|rest| rest.strip_suffix(ANCHORS.1));
+                ("regex", inner.unwrap_or(anchored))
+            }
+        }
+    }
 }
 
 /// Which part of a request a match looks at.
@@ -130,6 +206,19 @@ pub enum RequestField {
     Scheme,
     /// Any other header, name in lower case.
     Header(String),
+}
+
+/// As rules write it.
+impl fmt::Display for RequestField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uri => "uri",
+            Self::Method => "method",
+            Self::Authority => "authority",
+            Self::Scheme => "scheme",
+            Self::Header(name) => name,
+        })
+    }
 }
 
 /// `match.source` of a rule.
@@ -222,4 +311,78 @@ pub struct MeshConfig {
     pub access_log: Option<bool>,
     /// `spec.headerTimeout`; absent: inherited, 10 s at the top. How long a client may take to send a request head.
     pub header_timeout: Option<Duration>,
+}
+
+/// An object of any kind.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A [`Service`].
+    Service(Arc<Service>),
+    /// A [`Workload`].
+    Workload(Arc<Workload>),
+    /// A [`RouteRule`].
+    RouteRule(Arc<RouteRule>),
+    /// An [`EgressRule`].
+    EgressRule(Arc<EgressRule>),
+    /// A [`MeshConfig`].
+    MeshConfig(Arc<MeshConfig>),
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::Workload(_) => Kind::Workload,
+            Self::RouteRule(_) => Kind::RouteRule,
+            Self::EgressRule(_) => Kind::EgressRule,
+            Self::MeshConfig(_) => Kind::MeshConfig,
+        }
+    }
+
+    /// Its identity within the kind.
+    pub fn name(&self) -> &ObjectName {
+        match self {
+            Self::Service(object) => &object.name,
+            Self::Workload(object) => &object.name,
+            Self::RouteRule(object) => &object.name,
+            Self::EgressRule(object) => &object.name,
+            Self::MeshConfig(object) => &object.name,
+        }
+    }
+
+    /// The labels of its metadata; rules have none in memory.
+    pub fn labels(&self) -> Option<&Labels> {
+        match self {
+            Self::Service(object) => Some(&object.labels),
+            Self::Workload(object) => Some(&object.labels),
+            Self::RouteRule(_) | Self::EgressRule(_) | Self::MeshConfig(_) => None,
+        }
+    }
+
+    /// The canonical document: defaults filled in, one spelling for each value.
+    /// It parses back to the same object.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Service(object) => encode::service(object),
+            Self::Workload(object) => encode::workload(object),
+            Self::RouteRule(object) => encode::route_rule(object),
+            Self::EgressRule(object) => encode::egress_rule(object),
+            Self::MeshConfig(object) => encode::mesh_config(object),
+        }
+    }
+}
+
+/// `RouteRule default/reviews`, as messages name it.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind(), self.name())
+    }
+}
+
+/// By canonical document: two objects that mean the same are equal.
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_json() == other.to_json()
+    }
 }

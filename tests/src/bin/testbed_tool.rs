@@ -20,6 +20,8 @@ enum What {
     Exec(Launch),
     /// Does what comes on standard input.
     Agent,
+    /// Makes a node with a pod, says `ready`, and waits for its end by a signal.
+    Hold,
     /// The demo's svca.
     Svca {
         #[command(flatten)]
@@ -57,9 +59,20 @@ fn run(what: What) -> Result<()> {
     match what {
         What::Exec(launch) => launch.run().map(|never| match never {}),
         What::Agent => testbed::agent::run(),
+        What::Hold => hold(),
         What::Svca { listen, svcb } => block_on(svca::run(listen, svcb)),
         What::Svcb { listen, msgd } => block_on(svcb::run(listen, msgd)),
         What::Msgd { listen } => block_on(msgd::run(listen)),
+    }
+}
+
+fn hold() -> Result<()> {
+    let node = testbed::Node::new()?;
+    let pod = node.pod("held")?;
+    pod.agent();
+    println!("ready");
+    loop {
+        std::thread::park();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon under test, and its command line.
 
+mod admin;
 mod metrics;
 
 use std::io::Write;
@@ -269,6 +270,17 @@ impl<'a> Weir<'a> {
     pub fn try_apply(&self, yaml: &str) -> CliOutput {
         self.cli_with(&["apply", "-f", "-"], yaml)
             .expect("weir runs")
+    }
+
+    /// Asks the admin socket itself: the status and the body of its answer.
+    pub fn admin(
+        &self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        body: &str,
+    ) -> Result<(u16, Value)> {
+        admin::ask(&self.admin_socket(), method, path, media_type, body)
     }
 
     /// Enrolls a pod under its own name.

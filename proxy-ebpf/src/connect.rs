@@ -1,0 +1,210 @@
+//! `cgroup/connect4` and `connect6`: the decision, inside `connect()`.
+//!
+//! ```text
+//! __sys_connect → inet_stream_connect → tcp_v4_pre_connect / tcp_v6_pre_connect → here
+//! ```
+//!
+//! 1. not an enrolled netns, not TCP, or weir itself: untouched
+//! 2. forget the note of an earlier connect of this socket
+//! 3. `decide`
+//! 4. Deny: event, EPERM. Direct: untouched. Proxy: 5.
+//! 5. pick the listener, see that it is weir's and alive, check the quota,
+//!    note the dialled address on the socket, rewrite the destination
+//!
+//! Errors on the way are `closed`: ECONNREFUSED, and a counter says which.
+
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get};
+use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::EbpfContext as _;
+use aya_log_ebpf::debug;
+use proxy_common::{
+    Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie,
+    OnProxyDown, Reason, Verdict, Workload, decide,
+};
+
+use crate::context::{ALLOW, Family, REFUSE, destination, is_proxy, is_tcp, netns, raw, rewrite, workload};
+use crate::event::report;
+use crate::maps::{self, count};
+use crate::tables::KernelTables;
+
+const ECONNREFUSED: i32 = 111;
+
+/// Decides on one connect; the value is the hook's return value.
+#[inline(always)]
+pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
+    let netns = netns(ctx);
+    let Some(workload) = workload(netns) else {
+        return ALLOW;
+    };
+    if !is_tcp(ctx) || is_proxy() {
+        return ALLOW;
+    }
+    forget_note(ctx);
+    let dst = destination(ctx, family);
+    let mut decision = decide(&KernelTables, workload, netns, dst);
+    debug!(ctx, "connect to port {}: verdict {} reason {}", dst.port.0, decision.verdict as u8, decision.reason as u8);
+    if decision.verdict == Verdict::Proxy {
+        match proxy(ctx, family, workload, dst, &decision) {
+            Outcome::Done(code) => return code,
+            Outcome::Deny(reason) => decision = Decision::plain(Verdict::Deny, reason),
+        }
+    }
+    finish(netns, workload, dst, &decision)
+}
+
+/// Deny or Direct.
+#[inline(always)]
+fn finish(netns: NetnsCookie, workload: &Workload, dst: Destination, decision: &Decision) -> i32 {
+    if decision.verdict == Verdict::Deny {
+        count(Counter::Denied);
+        report(netns, workload.id, dst, decision);
+        return REFUSE;
+    }
+    count(Counter::Direct);
+    if decision.reason == Reason::EgressAudited {
+        report(netns, workload.id, dst, decision);
+    }
+    ALLOW
+}
+
+enum Outcome {
+    /// The hook's return value.
+    Done(i32),
+    /// Nothing that a listener could do: denied after all.
+    Deny(Reason),
+}
+
+/// Sends the connect to the listener, or refuses it.
+#[inline(always)]
+fn proxy(
+    ctx: &SockAddrContext,
+    family: Family,
+    workload: &Workload,
+    dst: Destination,
+    decision: &Decision,
+) -> Outcome {
+    if workload.listeners_len == 0 {
+        return Outcome::Done(proxy_down(workload, decision));
+    }
+    let Some(listener) = pick_listener(ctx, workload) else {
+        return Outcome::Deny(Reason::BoundDevice);
+    };
+    if !is_alive(ctx, &listener) {
+        return Outcome::Done(proxy_down(workload, decision));
+    }
+    if let Some(counter) = over_limit(workload) {
+        return Outcome::Done(refuse(counter));
+    }
+    let mut flow = Flow::new(workload.id, dst, decision);
+    // SAFETY: the helper copies `flow`; the map is of this value type.
+    let note = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
+    if note.is_null() {
+        return Outcome::Done(refuse(Counter::TableFull));
+    }
+    let to = Destination {
+        addr: listener.addr,
+        port: listener.port,
+    };
+    rewrite(ctx, family, to);
+    count(Counter::Proxied);
+    Outcome::Done(ALLOW)
+}
+
+/// The listener on the device that the socket is bound to; any, if it is bound
+/// to none. `None`: no listener sits on that device.
+#[inline(always)]
+fn pick_listener(ctx: &SockAddrContext, workload: &Workload) -> Option<Listener> {
+    // SAFETY: `sk` is a valid socket in every sock_addr hook.
+    let device = unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).bound_dev_if };
+    if device == 0 {
+        return Some(workload.listeners[0]);
+    }
+    let mut index = 0;
+    while index < LISTENERS_MAX {
+        let listener = workload.listeners[index];
+        if listener.ifindex == device && listener.port.0 != 0 {
+            return Some(listener);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// Whether somebody listens there and carries weir's mark: a dead daemon is
+/// known at once, and a pod that got hold of the port cannot pose as weir.
+#[inline(always)]
+fn is_alive(ctx: &SockAddrContext, listener: &Listener) -> bool {
+    // SAFETY: all-zero is a valid tuple.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let word = listener.addr.v4_word();
+    // SAFETY: writes to the IPv4 arm of a union that is sent as IPv4 below.
+    unsafe {
+        let v4 = &mut tuple.__bindgen_anon_1.ipv4;
+        v4.saddr = word;
+        v4.daddr = word;
+        v4.sport = 0;
+        v4.dport = listener.port.0.to_be();
+    }
+    let ipv4_size = size_of_val(unsafe {
+        // SAFETY: only the size of the arm is taken.
+        &tuple.__bindgen_anon_1.ipv4
+    }) as u32;
+    // SAFETY: a valid context and an initialised tuple.
+    let sk = unsafe {
+        bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut tuple, ipv4_size, BPF_F_CURRENT_NETNS as i64 as u64, 0)
+    };
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: `sk` is a referenced socket; the reference is released below on the only path.
+    unsafe {
+        let map = core::ptr::from_ref(&maps::LISTENERS).cast_mut().cast();
+        let mark = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0);
+        bpf_sk_release(sk.cast());
+        !mark.is_null()
+    }
+}
+
+/// The counter of the limit that one more pending flow would break.
+#[inline(always)]
+fn over_limit(workload: &Workload) -> Option<Counter> {
+    // SAFETY: a plain read; the count may be a moment old, which the table's
+    // reserve over `pending_max` allows for.
+    let own = unsafe { maps::PENDING.get(workload.id) }.copied().unwrap_or(u64::MAX);
+    if own >= u64::from(workload.pending_max) {
+        return Some(Counter::QuotaExceeded);
+    }
+    let total = maps::PENDING_TOTAL.get(0).copied().unwrap_or(u64::MAX);
+    let limit = maps::NODE.get(0).map_or(0, |node| node.pending_max);
+    (total >= limit).then_some(Counter::TableFull)
+}
+
+/// No daemon: `closed`, or `open` where the address alone was enough to allow
+/// the connect. A name can only be checked by the proxy, so that stays closed.
+#[inline(always)]
+fn proxy_down(workload: &Workload, decision: &Decision) -> i32 {
+    if workload.on_proxy_down() == OnProxyDown::Open && decision.reason != Reason::EgressByName {
+        count(Counter::ProxyDownOpen);
+        return ALLOW;
+    }
+    refuse(Counter::ProxyDownClosed)
+}
+
+/// ECONNREFUSED: the connect fails, but no policy said so.
+#[inline(always)]
+fn refuse(counter: Counter) -> i32 {
+    count(counter);
+    // SAFETY: sets the error of this very call.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    REFUSE
+}
+
+/// A socket can dial again after AF_UNSPEC: what it noted then is void now.
+#[inline(always)]
+fn forget_note(ctx: &SockAddrContext) {
+    // SAFETY: `sk` is a valid socket; deleting nothing is an error that means nothing.
+    unsafe {
+        let _absent = maps::NOTES.delete((*raw(ctx)).__bindgen_anon_1.sk);
+    }
+}

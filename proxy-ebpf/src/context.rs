@@ -1,0 +1,115 @@
+//! What the hooks read from and write to a `bpf_sock_addr`, and who is exempt.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::helpers::bpf_get_current_cgroup_id;
+use aya_ebpf::programs::SockAddrContext;
+use proxy_common::{Addr, Destination, NetnsCookie, Port, Workload};
+
+use crate::maps;
+
+/// Let the call go on.
+pub const ALLOW: i32 = 1;
+/// Fail the call: EPERM, unless another error was set before.
+pub const REFUSE: i32 = 0;
+
+const IPPROTO_TCP: u32 = 6;
+
+/// Which hook of a pair runs: it decides which address fields are valid.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `user_ip4`.
+    V4,
+    /// `user_ip6`.
+    V6,
+}
+
+/// The raw context.
+#[inline(always)]
+pub fn raw(ctx: &SockAddrContext) -> *mut bpf_sock_addr {
+    ctx.sock_addr
+}
+
+/// Whether the socket speaks TCP (an MPTCP subflow does).
+#[inline(always)]
+pub fn is_tcp(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel hands over a valid context.
+    unsafe { (*raw(ctx)).protocol == IPPROTO_TCP }
+}
+
+/// The cookie of the socket's network namespace.
+#[inline(always)]
+pub fn netns(ctx: &SockAddrContext) -> NetnsCookie {
+    // SAFETY: any context is a valid argument of this helper.
+    NetnsCookie(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
+}
+
+/// The enrolled workload that owns the namespace. The one map look-up that
+/// everybody else pays for.
+#[inline(always)]
+pub fn workload(netns: NetnsCookie) -> Option<&'static Workload> {
+    // SAFETY: elements are freed after a grace period, later than this program ends.
+    unsafe { maps::WORKLOADS.get(netns) }
+}
+
+/// Whether the calling task is weir itself: exempt by its own cgroup, which no
+/// workload can enter.
+#[inline(always)]
+pub fn is_proxy() -> bool {
+    maps::NODE.get(0).is_some_and(|node| {
+        // SAFETY: the helper takes no argument.
+        node.proxy_cgroup == unsafe { bpf_get_current_cgroup_id() }
+    })
+}
+
+/// The address and port in the context.
+#[inline(always)]
+pub fn destination(ctx: &SockAddrContext, family: Family) -> Destination {
+    let raw = raw(ctx);
+    // SAFETY: a valid context; each field is read in the width that the
+    // verifier allows, only those of the hook's own family.
+    unsafe {
+        let addr = match family {
+            Family::V4 => Addr::from_v4_word((*raw).user_ip4),
+            Family::V6 => Addr::from_words([
+                (&raw const (*raw).user_ip6[0]).read_volatile(),
+                (&raw const (*raw).user_ip6[1]).read_volatile(),
+                (&raw const (*raw).user_ip6[2]).read_volatile(),
+                (&raw const (*raw).user_ip6[3]).read_volatile(),
+            ]),
+        };
+        Destination {
+            addr,
+            port: Port::from_user_port((*raw).user_port),
+        }
+    }
+}
+
+/// The port in the context: all that `bind` is about.
+#[inline(always)]
+pub fn port(ctx: &SockAddrContext) -> Port {
+    // SAFETY: a valid context.
+    Port::from_user_port(unsafe { (*raw(ctx)).user_port })
+}
+
+/// Puts another address and port into the context.
+#[inline(always)]
+pub fn rewrite(ctx: &SockAddrContext, family: Family, to: Destination) {
+    let raw = raw(ctx);
+    let words = to.addr.words();
+    // SAFETY: as in `destination`. Volatile, so that the compiler does not
+    // merge the words into one store that the verifier refuses.
+    unsafe {
+        match family {
+            Family::V4 => (&raw mut (*raw).user_ip4).write_volatile(words[3]),
+            Family::V6 => {
+                (&raw mut (*raw).user_ip6[0]).write_volatile(words[0]);
+                (&raw mut (*raw).user_ip6[1]).write_volatile(words[1]);
+                (&raw mut (*raw).user_ip6[2]).write_volatile(words[2]);
+                (&raw mut (*raw).user_ip6[3]).write_volatile(words[3]);
+            }
+        }
+        (&raw mut (*raw).user_port).write_volatile(to.port.to_user_port());
+    }
+}

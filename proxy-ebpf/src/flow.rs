@@ -1,0 +1,186 @@
+//! `sock_ops`: carries the original destination from the dialling socket to
+//! the accepted one, by exact key, and cleans up after what never arrives.
+//!
+//! ```text
+//! tcp_connect → CONNECT_CB             source final, SYN not sent: NOTES → FLOWS
+//! tcp_check_req … PASSIVE_ESTABLISHED  the accepted socket exists:  FLOWS → ACCEPTED
+//! tcp_set_state → STATE_CB(CLOSE)      refused, timed out, closed:  FLOWS entry deleted
+//! ```
+//!
+//! An entry leaves `FLOWS` exactly once: whoever's delete succeeds gives the
+//! quota back. Moving at PASSIVE_ESTABLISHED, not at `accept()`, keeps the flow
+//! of a client that closes early apart from the next one with its source port.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
+    bpf_sock,
+};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
+use aya_ebpf::programs::SockOpsContext;
+use core::ptr::{from_mut, from_ref, null_mut};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use proxy_common::{Addr, Counter, Flow, FlowKey, NetnsCookie, Port, WorkloadId};
+
+use crate::maps::{self, count};
+
+const AF_INET6: u32 = 10;
+
+/// One of a socket's two ends.
+#[derive(Clone, Copy)]
+enum End {
+    Local,
+    Remote,
+}
+
+/// Handles one callback. The value means nothing to the callbacks handled here.
+#[inline(always)]
+pub fn run(ctx: &SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(ctx),
+        // SAFETY: `args[1]` is the new state in this callback.
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(ctx),
+        _ => {}
+    }
+    1
+}
+
+/// The SYN is about to leave: whoever accepts it must find the flow.
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) {
+    let sk = socket(ctx);
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks.
+    let note = unsafe {
+        let map = from_ref(&maps::NOTES).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0).cast::<Flow>()
+    };
+    if note.is_null() {
+        return;
+    }
+    // SAFETY: not null, alive as long as the socket.
+    let flow = unsafe { *note };
+    // Without this flag CLOSE would not be seen and the entry would stay.
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let key = key(ctx, End::Local);
+    if ctx.set_cb_flags(flags as i32).is_err() {
+        count(Counter::FlowWriteFailed);
+    } else if maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()).is_ok() {
+        add_pending(flow.workload, 1);
+    } else if maps::FLOWS.insert(key, flow, 0).is_err() {
+        count(Counter::FlowWriteFailed);
+    }
+}
+
+/// The accepted socket exists: it gets the flow.
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
+    let key = key(ctx, End::Remote);
+    // SAFETY: copied at once.
+    let Some(mut flow) = (unsafe { maps::FLOWS.get(key) }).copied() else {
+        return;
+    };
+    let sk = socket(ctx);
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: `sk` is a valid socket, the helper copies `flow`.
+    let stored = unsafe {
+        let map = from_ref(&maps::ACCEPTED).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), from_mut(&mut flow).cast(), BPF_SK_STORAGE_GET_F_CREATE.into())
+    };
+    if stored.is_null() {
+        count(Counter::FlowWriteFailed);
+    }
+    remove(key, flow.workload);
+}
+
+/// The dialling socket is gone: so is a flow that nobody accepted.
+#[inline(always)]
+fn closed(ctx: &SockOpsContext) {
+    let key = key(ctx, End::Local);
+    // SAFETY: copied at once.
+    if let Some(flow) = (unsafe { maps::FLOWS.get(key) }).copied() {
+        remove(key, flow.workload);
+    }
+}
+
+#[inline(always)]
+fn remove(key: FlowKey, workload: WorkloadId) {
+    if maps::FLOWS.remove(key).is_ok() {
+        add_pending(workload, -1);
+    }
+}
+
+/// Changes both pending counts by `by`.
+#[inline(always)]
+fn add_pending(workload: WorkloadId, by: i64) {
+    for count in [maps::PENDING.get_ptr_mut(workload), maps::PENDING_TOTAL.get_ptr_mut(0)] {
+        if let Some(count) = count {
+            // SAFETY: an aligned u64 in a map that every CPU changes atomically.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, by as u64) };
+        }
+    }
+}
+
+/// The flow's key, seen from the dialling or the accepting socket.
+#[inline(always)]
+fn key(ctx: &SockOpsContext, dialler: End) -> FlowKey {
+    // SAFETY: any context is a valid argument of this helper.
+    let netns = NetnsCookie(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) });
+    let (listener, end) = match dialler {
+        End::Local => (port(ctx, End::Remote), End::Local),
+        End::Remote => (port(ctx, End::Local), End::Remote),
+    };
+    FlowKey {
+        netns,
+        addr: addr(ctx, end),
+        port: port(ctx, end),
+        listener,
+        pad: 0,
+    }
+}
+
+#[inline(always)]
+fn addr(ctx: &SockOpsContext, end: End) -> Addr {
+    let ops = ctx.ops;
+    // SAFETY: a valid context. Word by word and volatile: the verifier allows
+    // no wider access to these fields.
+    unsafe {
+        match (ctx.family() == AF_INET6, end) {
+            (false, End::Local) => Addr::from_v4_word((*ops).local_ip4),
+            (false, End::Remote) => Addr::from_v4_word((*ops).remote_ip4),
+            (true, End::Local) => Addr::from_words([
+                (&raw const (*ops).local_ip6[0]).read_volatile(),
+                (&raw const (*ops).local_ip6[1]).read_volatile(),
+                (&raw const (*ops).local_ip6[2]).read_volatile(),
+                (&raw const (*ops).local_ip6[3]).read_volatile(),
+            ]),
+            (true, End::Remote) => Addr::from_words([
+                (&raw const (*ops).remote_ip6[0]).read_volatile(),
+                (&raw const (*ops).remote_ip6[1]).read_volatile(),
+                (&raw const (*ops).remote_ip6[2]).read_volatile(),
+                (&raw const (*ops).remote_ip6[3]).read_volatile(),
+            ]),
+        }
+    }
+}
+
+/// Local ports come in host byte order, remote ones as a network-order word.
+#[inline(always)]
+fn port(ctx: &SockOpsContext, end: End) -> Port {
+    match end {
+        End::Local => Port(ctx.local_port() as u16),
+        End::Remote => Port(u32::from_be(ctx.remote_port()) as u16),
+    }
+}
+
+#[inline(always)]
+fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
+    // SAFETY: a valid context; the caller checks for null.
+    unsafe { (*ctx.ops).__bindgen_anon_2.sk }
+}

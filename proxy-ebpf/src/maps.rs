@@ -1,0 +1,88 @@
+//! The maps. Sizes are bounds: what does not fit is refused aloud by the
+//! daemon or counted here, never evicted.
+//!
+//! | map | writer | reader | deleted by |
+//! | --- | --- | --- | --- |
+//! | `ABI` | daemon, once | daemon at takeover | uninstall |
+//! | `NODE` | daemon at start | every hook | – |
+//! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
+//! | `ADDRESSES`, `SERVICES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect` | daemon |
+//! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
+//! | `PENDING_TOTAL` | `sock_ops` | `connect` | – |
+//! | `FLOWS` | `sock_ops` at SYN | `sock_ops` at accept | `sock_ops`, at accept or CLOSE |
+//! | `NOTES` | `connect` | `sock_ops`, `getpeername` | `connect`, or with the socket |
+//! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
+//! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
+//! | `EVENTS` | `connect`, fence | daemon | consumed |
+//! | `COUNTERS` | every hook | daemon | – |
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage};
+use aya_ebpf::macros::btf_map;
+use proxy_common::{
+    AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Event, Flow, FlowKey, LocalEntry,
+    LocalKey, NetnsCookie, NodeConfig, PortEntry, PortKey, ServiceEntry, ServiceKey, Workload,
+    WorkloadId,
+};
+
+/// Configuration maps grow with what is applied; flow maps are preallocated
+/// because a hook must not fail for want of memory.
+const GROWS: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+pub static ABI: Array<u32, 1> = Array::new();
+
+#[btf_map]
+pub static NODE: Array<NodeConfig, 1> = Array::new();
+
+#[btf_map]
+pub static WORKLOADS: HashMap<NetnsCookie, Workload, 4_096, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static LOCAL: HashMap<LocalKey, LocalEntry, 65_536, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static ADDRESSES: HashMap<AddressKey, AddressEntry, 262_144, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, ServiceEntry, 65_536, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static EGRESS: LpmTrie<EgressKey, EgressEntry, 262_144> = LpmTrie::new();
+
+#[btf_map]
+pub static EGRESS_PORTS: HashMap<PortKey, PortEntry, 262_144, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static PENDING: HashMap<WorkloadId, u64, 4_096> = HashMap::new();
+
+#[btf_map]
+pub static PENDING_TOTAL: Array<u64, 1> = Array::new();
+
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, 65_536> = HashMap::new();
+
+#[btf_map]
+pub static NOTES: SkStorage<Flow> = SkStorage::new();
+
+#[btf_map]
+pub static ACCEPTED: SkStorage<Flow> = SkStorage::new();
+
+#[btf_map]
+pub static LISTENERS: SkStorage<u32> = SkStorage::new();
+
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();
+
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+
+/// Adds one to `counter` on this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a per-CPU slot; hooks of one CPU that interrupt each other
+        // may at worst lose an increment.
+        unsafe { *value += 1 };
+    }
+}

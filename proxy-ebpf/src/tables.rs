@@ -1,0 +1,42 @@
+//! The kernel's side of [`proxy_common::Tables`]: one map look-up each.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use proxy_common::{
+    AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, PortEntry, PortKey, ServiceEntry,
+    ServiceKey, Tables,
+};
+
+use crate::maps;
+
+/// The configuration maps as `decide` wants them.
+pub struct KernelTables;
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn is_local(&self, key: &LocalKey) -> bool {
+        maps::LOCAL.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<AddressEntry> {
+        // SAFETY: copied out at once; the kernel frees elements after a grace period.
+        unsafe { maps::ADDRESSES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
+        // SAFETY: as above.
+        unsafe { maps::SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
+        maps::EGRESS.get(&Key::new(EgressKey::BITS, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn egress_port(&self, key: &PortKey) -> Option<PortEntry> {
+        // SAFETY: as above.
+        unsafe { maps::EGRESS_PORTS.get(key) }.copied()
+    }
+}

@@ -1,0 +1,460 @@
+//! The requests that change something.
+
+use super::*;
+use crate::control::InstallError;
+
+const SPLIT: &str = "/v1/routerule/default/split";
+const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+const JSON_PATCH: (&str, &str) = ("content-type", "application/json-patch+json");
+
+async fn shop() -> Daemon {
+    let daemon = Daemon::start().await;
+    daemon.post("/v1/apply", SHOP).await.json(StatusCode::OK);
+    daemon
+}
+
+fn changes(receipt: &Value) -> Vec<(&str, &str)> {
+    let objects = receipt["objects"].as_array().unwrap().iter();
+    objects
+        .map(|object| {
+            (
+                object["name"].as_str().unwrap(),
+                object["change"].as_str().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn apply_says_what_became_of_each_object() {
+    let daemon = Daemon::start().await;
+    let receipt = daemon.post("/v1/apply", SHOP).await.json(StatusCode::OK);
+    assert_eq!(
+        (&receipt["generation"], &receipt["revision"]),
+        (&json!(1), &json!(1))
+    );
+    let created = [
+        ("svcb", "created"),
+        ("b1", "created"),
+        ("b2", "created"),
+        ("split", "created"),
+    ];
+    assert_eq!(changes(&receipt), created);
+    let changed = SHOP
+        .replace("weight: 50", "weight: 100")
+        .replacen("weight: 100", "weight: 0", 1);
+    let receipt = daemon
+        .post("/v1/apply", &changed)
+        .await
+        .json(StatusCode::OK);
+    let expected = [
+        ("svcb", "unchanged"),
+        ("b1", "unchanged"),
+        ("b2", "unchanged"),
+        ("split", "configured"),
+    ];
+    assert_eq!(changes(&receipt), expected);
+    assert_eq!(receipt["generation"], 2);
+}
+
+#[tokio::test]
+async fn every_mistake_is_reported_and_nothing_changed() {
+    let daemon = shop().await;
+    let rules = SHOP
+        .replacen("weight: 50", "weight: 40", 1)
+        .replace("port: 80", "prot: 80");
+    let envelope = json!({ "sources": [{ "name": "rules.yaml", "text": rules }] }).to_string();
+    let media_type = ("content-type", "application/vnd.weir.sources+json");
+    let problem = daemon
+        .send("POST", "/v1/apply", Some(media_type), &envelope)
+        .await;
+    let problem = problem.json(StatusCode::UNPROCESSABLE_ENTITY);
+    let mistakes = problem["mistakes"].as_array().unwrap();
+    assert!(mistakes.len() >= 2, "{problem}");
+    for mistake in mistakes {
+        assert_eq!(mistake["source"], "rules.yaml");
+        assert!(
+            mistake["text"]
+                .as_str()
+                .unwrap()
+                .starts_with("rules.yaml: document "),
+            "{mistake}"
+        );
+        assert!(
+            mistake["expected"].is_string() && mistake["path"].is_string(),
+            "{mistake}"
+        );
+    }
+    assert_eq!(
+        daemon.get("/v1/status").await.json(StatusCode::OK)["generation"],
+        1
+    );
+    assert_eq!(daemon.dataplane.told().installs.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_set_of_documents_is_refused() {
+    let daemon = Daemon::start().await;
+    let yaml = ("content-type", "application/yaml");
+    let post = |header, body| daemon.send("POST", "/v1/apply", header, body);
+    post(None, "").await.json(StatusCode::UNPROCESSABLE_ENTITY);
+    post(Some(yaml), "a: [").await.json(StatusCode::BAD_REQUEST);
+    post(Some(("content-type", "image/png")), "x")
+        .await
+        .json(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let envelope = ("content-type", "application/vnd.weir.sources+json");
+    post(Some(envelope), "{}")
+        .await
+        .json(StatusCode::BAD_REQUEST);
+    let skipped = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: x}}";
+    let problem = post(Some(yaml), skipped)
+        .await
+        .json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        problem["warnings"][0]["text"]
+            .as_str()
+            .unwrap()
+            .contains("Deployment"),
+        "{problem}"
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_difference_and_changes_nothing() {
+    let daemon = shop().await;
+    let changed = SHOP.replace("version: v0.2 }, weight: 50", "version: v0.2 }, weight: 90");
+    let changed = changed.replace("version: v0.1 }, weight: 50", "version: v0.1 }, weight: 10");
+    let receipt = daemon
+        .post("/v1/apply?dryRun=true", &changed)
+        .await
+        .json(StatusCode::OK);
+    assert_eq!(
+        (&receipt["dryRun"], &receipt["generation"]),
+        (&json!(true), &json!(1))
+    );
+    let diff = receipt["objects"][3]["diff"].as_str().unwrap();
+    assert!(
+        diff.contains("-") && diff.contains("+") && diff.contains("90"),
+        "{diff}"
+    );
+    assert!(receipt["objects"][0].get("diff").is_none());
+    assert_eq!(daemon.dataplane.told().installs.len(), 2);
+    daemon
+        .post("/v1/apply?dryRun=yes", &changed)
+        .await
+        .json(StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn create_refuses_what_is_there_and_replace_what_is_not() {
+    let daemon = shop().await;
+    let problem = daemon
+        .post("/v1/apply?mode=create", SHOP)
+        .await
+        .json(StatusCode::CONFLICT);
+    assert_eq!(
+        problem["mistakes"].as_array().unwrap().len(),
+        4,
+        "{problem}"
+    );
+    let problem = daemon
+        .post("/v1/apply?mode=replace", EGRESS)
+        .await
+        .json(StatusCode::NOT_FOUND);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("EgressRule default/msgd"),
+        "{problem}"
+    );
+    daemon
+        .post("/v1/apply?mode=create", EGRESS)
+        .await
+        .json(StatusCode::OK);
+    daemon
+        .post("/v1/apply?mode=replace", EGRESS)
+        .await
+        .json(StatusCode::OK);
+    daemon
+        .post("/v1/apply?mode=frob", EGRESS)
+        .await
+        .json(StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn prune_deletes_what_carries_the_labels_and_nothing_else() {
+    let daemon = shop().await;
+    let other = "{apiVersion: weir.dev/v1, kind: Workload, metadata: {name: c1}, spec: {addresses: [10.0.0.9]}}";
+    daemon.post("/v1/apply", other).await.json(StatusCode::OK);
+    let rest = SHOP.split("---").take(2).collect::<Vec<_>>().join("---");
+    let receipt = daemon
+        .post("/v1/apply?prune=app%3Dsvcb", &rest)
+        .await
+        .json(StatusCode::OK);
+    assert_eq!(
+        changes(&receipt),
+        [
+            ("svcb", "unchanged"),
+            ("b1", "unchanged"),
+            ("b2", "deleted")
+        ]
+    );
+    daemon
+        .get("/v1/workload/default/c1")
+        .await
+        .json(StatusCode::OK);
+    daemon
+        .post("/v1/apply?prune=", &rest)
+        .await
+        .json(StatusCode::BAD_REQUEST);
+    daemon
+        .post("/v1/apply?mode=create&prune=app%3Dx", &rest)
+        .await
+        .json(StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn delete_takes_all_that_are_named_or_none() {
+    let daemon = shop().await;
+    let both = "object=workload/default/b1&object=workload/default/b9";
+    let target = format!("/v1/apply?mode=delete&{both}");
+    daemon.post(&target, "").await.json(StatusCode::NOT_FOUND);
+    daemon
+        .get("/v1/workload/default/b1")
+        .await
+        .json(StatusCode::OK);
+    let receipt = daemon
+        .post(&format!("{target}&ignoreNotFound=true"), "")
+        .await;
+    assert_eq!(changes(&receipt.json(StatusCode::OK)), [("b1", "deleted")]);
+    let rule = SHOP.split("---").last().unwrap();
+    let receipt = daemon
+        .post("/v1/apply?mode=delete", rule)
+        .await
+        .json(StatusCode::OK);
+    assert_eq!(changes(&receipt), [("split", "deleted")]);
+    daemon
+        .post("/v1/apply?object=workload/default/b2", "")
+        .await
+        .json(StatusCode::BAD_REQUEST);
+    daemon
+        .send("DELETE", SPLIT, None, "")
+        .await
+        .json(StatusCode::NOT_FOUND);
+    daemon
+        .send("DELETE", "/v1/workload/default/b2", None, "")
+        .await
+        .json(StatusCode::OK);
+    daemon
+        .get("/v1/workload/default/b2")
+        .await
+        .json(StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn put_is_about_the_object_of_its_path() {
+    let daemon = Daemon::start().await;
+    let path = "/v1/egressrule/default/msgd";
+    let receipt = daemon
+        .send("PUT", path, None, EGRESS)
+        .await
+        .json(StatusCode::CREATED);
+    assert_eq!(changes(&receipt), [("msgd", "created")]);
+    daemon
+        .send("PUT", path, None, EGRESS)
+        .await
+        .json(StatusCode::OK);
+    let elsewhere = daemon
+        .send("PUT", "/v1/egressrule/default/other", None, EGRESS)
+        .await;
+    let problem = elsewhere.json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("EgressRule default/other"),
+        "{problem}"
+    );
+    daemon
+        .send("PUT", path, None, SHOP)
+        .await
+        .json(StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn both_patch_types_change_part_of_an_object() {
+    let daemon = shop().await;
+    let merge = json!({ "spec": { "precedence": 7 } }).to_string();
+    let receipt = daemon
+        .send("PATCH", SPLIT, Some(MERGE), &merge)
+        .await
+        .json(StatusCode::OK);
+    assert_eq!(changes(&receipt), [("split", "configured")]);
+    let json = json!([
+        { "op": "test", "path": "/spec/precedence", "value": 7 },
+        { "op": "replace", "path": "/spec/route/0/weight", "value": 0 },
+        { "op": "replace", "path": "/spec/route/1/weight", "value": 100 },
+    ]);
+    daemon
+        .send("PATCH", SPLIT, Some(JSON_PATCH), &json.to_string())
+        .await
+        .json(StatusCode::OK);
+    let rule = daemon.get(SPLIT).await.json(StatusCode::OK);
+    assert_eq!(
+        (
+            &rule["spec"]["precedence"],
+            &rule["spec"]["route"][1]["weight"]
+        ),
+        (&json!(7), &json!(100))
+    );
+    // The same once more: the test no longer holds against another precedence.
+    daemon
+        .send("PATCH", SPLIT, Some(MERGE), r#"{"spec":{"precedence":8}}"#)
+        .await
+        .json(StatusCode::OK);
+    daemon
+        .send("PATCH", SPLIT, Some(JSON_PATCH), &json.to_string())
+        .await
+        .json(StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_patch_that_cannot_hold_is_refused() {
+    let daemon = shop().await;
+    let strategic = ("content-type", "application/strategic-merge-patch+json");
+    let reply = daemon.send("PATCH", SPLIT, Some(strategic), "{}").await;
+    reply.json(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(
+        reply.header("accept-patch"),
+        "application/merge-patch+json, application/json-patch+json"
+    );
+    let patch = |path, body| daemon.send("PATCH", path, Some(MERGE), body);
+    patch(SPLIT, "{").await.json(StatusCode::BAD_REQUEST);
+    patch("/v1/routerule/default/absent", "{}")
+        .await
+        .json(StatusCode::NOT_FOUND);
+    let wrong = patch(SPLIT, r#"{"spec":{"precedence":"high"}}"#).await;
+    let problem = wrong.json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(problem["mistakes"][0]["path"], "spec.precedence");
+    let renamed = patch(SPLIT, r#"{"metadata":{"name":"other"}}"#).await;
+    renamed.json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        daemon.get("/v1/status").await.json(StatusCode::OK)["generation"],
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_stale_version_is_a_conflict() {
+    let daemon = shop().await;
+    let read = daemon.get(SPLIT).await;
+    let mut stale = read.json(StatusCode::OK);
+    let etag = read.header("etag").to_owned();
+    let version = stale["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "precedence": 1 } })
+        .to_string();
+    daemon
+        .send("PATCH", SPLIT, Some(MERGE), &patch)
+        .await
+        .json(StatusCode::OK);
+    daemon
+        .send("PATCH", SPLIT, Some(MERGE), &patch)
+        .await
+        .json(StatusCode::CONFLICT);
+    stale["spec"]["precedence"] = json!(2);
+    let stale = stale.to_string();
+    daemon
+        .send("PUT", SPLIT, None, &stale)
+        .await
+        .json(StatusCode::CONFLICT);
+    daemon
+        .post("/v1/apply", &stale)
+        .await
+        .json(StatusCode::CONFLICT);
+    daemon
+        .post("/v1/apply?mode=delete", &stale)
+        .await
+        .json(StatusCode::CONFLICT);
+
+    let expect = |name, value| daemon.send("DELETE", SPLIT, Some((name, value)), "");
+    expect("if-match", &etag)
+        .await
+        .json(StatusCode::PRECONDITION_FAILED);
+    expect("if-none-match", "*")
+        .await
+        .json(StatusCode::PRECONDITION_FAILED);
+    daemon
+        .send("POST", "/v1/undo", Some(("if-match", &etag)), "")
+        .await
+        .json(StatusCode::BAD_REQUEST);
+    let fresh = daemon.get(SPLIT).await.header("etag").to_owned();
+    expect("if-match", &fresh).await.json(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn undo_goes_back_and_says_to_where_it_cannot() {
+    let daemon = Daemon::start().await;
+    daemon.post("/v1/undo", "").await.json(StatusCode::CONFLICT);
+    daemon.post("/v1/apply", SHOP).await.json(StatusCode::OK);
+    daemon.post("/v1/apply", EGRESS).await.json(StatusCode::OK);
+    let receipt = daemon
+        .post("/v1/undo?dryRun=true", "")
+        .await
+        .json(StatusCode::OK);
+    assert_eq!(
+        (&receipt["generation"], changes(&receipt)),
+        (&json!(2), vec![("msgd", "deleted")])
+    );
+    let receipt = daemon
+        .post("/v1/undo?to=1&reason=oops", "")
+        .await
+        .json(StatusCode::OK);
+    assert_eq!(
+        (&receipt["generation"], changes(&receipt)),
+        (&json!(3), vec![("msgd", "deleted")])
+    );
+    let history = daemon.get("/v1/history").await.json(StatusCode::OK);
+    assert_eq!(history["items"][0]["reason"], "oops");
+    daemon
+        .post("/v1/undo?to=99", "")
+        .await
+        .json(StatusCode::NOT_FOUND);
+    daemon
+        .post("/v1/undo?to=x", "")
+        .await
+        .json(StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn what_the_data_plane_refuses_is_told_apart_from_what_it_fails_at() {
+    let daemon = Daemon::start().await;
+    let refused = InstallError::Refused("the tables hold 16384 services".into());
+    daemon.dataplane.fail([Some(refused)]);
+    let problem = daemon
+        .post("/v1/apply", EGRESS)
+        .await
+        .json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("16384"),
+        "{problem}"
+    );
+    daemon
+        .dataplane
+        .fail([Some(InstallError::Failed("bpf(2): E2BIG".into()))]);
+    let problem = daemon
+        .post("/v1/apply", EGRESS)
+        .await
+        .json(StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("still in force"),
+        "{problem}"
+    );
+    daemon.post("/v1/apply", EGRESS).await.json(StatusCode::OK);
+}

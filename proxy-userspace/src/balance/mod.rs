@@ -1,0 +1,11 @@
+//! Which of several endpoints or routes is next.
+//!
+//! Owns the order of picks and nothing else: what is picked, and the counter
+//! that a pick advances, belong to the caller, so that a new configuration can
+//! carry the counter over. Must never lock, allocate or loop in a pick: it runs
+//! once per request on every worker at the same time.
+mod cycle;
+mod rotation;
+
+pub use cycle::{Cycle, CycleError};
+pub use rotation::Rotation;

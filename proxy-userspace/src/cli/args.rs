@@ -1,0 +1,361 @@
+//! The command line: commands, flags, and what `--help` says of them.
+//!
+//! Owns words alone. Must never open a file or a socket.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::run_args::{RunArgs, UninstallArgs};
+use crate::admin::selector::{Label, Selector};
+use crate::config::Kind;
+
+/// Where the admin socket lies unless something else is said.
+pub const ADMIN_SOCKET: &str = "/run/weir/admin.sock";
+
+/// A transparent proxy for a whole node.
+///
+/// `weir run` is the daemon; every other command asks it over its unix socket.
+/// Exit status: 0 done; 1 weir refused, or `weir diff` found a difference;
+/// 2 weir could not be asked (wrong arguments, an unreadable file, no daemon).
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// The daemon's admin socket
+    #[arg(long, global = true, value_name = "PATH", env = "WEIR_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Arguments of the canary.
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// File of the pod's network namespace
+    pub netns: PathBuf,
+    /// Directory of the pod's cgroup
+    pub cgroup: PathBuf,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    Run(RunArgs),
+    /// Dial from inside a pod, to see whether it is captured: weir's own tool
+    #[command(hide = true)]
+    Canary(CanaryArgs),
+    /// Remove everything that weir left in the kernel: the node as it was
+    Uninstall(UninstallArgs),
+    /// Create or change the objects in files; others stay as they are
+    Apply(ApplyArgs),
+    /// Create objects from files; refused if one is there already
+    Create(WriteArgs),
+    /// Replace objects from files; refused if one is not there
+    Replace(WriteArgs),
+    /// Delete objects, named in files or by kind and name
+    Delete(DeleteArgs),
+    /// Show objects
+    Get(GetArgs),
+    /// Show what `weir apply` would change; status 1 if anything
+    Diff(DiffArgs),
+    /// Change some fields of an object
+    Patch(PatchArgs),
+    /// Show the configurations that were in force
+    History(OutputArgs),
+    /// Put an earlier rule set in force again, as a new generation
+    ///
+    /// Services and workloads are present state and are never undone.
+    Undo(UndoArgs),
+    /// Enroll a pod: from now on weir decides on its connections
+    ///
+    /// Writes a Workload; one that is there already keeps whatever is not named here.
+    Enroll(EnrollArgs),
+    /// Stop deciding on a pod's connections; it stays known, and an endpoint
+    Unenroll(UnenrollArgs),
+    /// Show the workloads of this node, and whether capture really works
+    Workloads(OutputArgs),
+    /// Say what happens to a connection, by which rule, in which generation
+    Explain(ExplainArgs),
+    /// Show the daemon, its kernel half and what it does not govern
+    Status(OutputArgs),
+    /// Follow requests, connections and denials as JSON lines
+    Tap,
+    /// Follow status and workloads on the screen
+    Top(TopArgs),
+    /// Show who really called whom
+    Graph(GraphArgs),
+}
+
+/// How a reply is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// YAML, as `weir apply` takes it.
+    Yaml,
+    /// JSON, stable, as in docs/admin-api.md.
+    Json,
+}
+
+/// Output format alone.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Files that hold documents.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// File or directory (*.yaml, *.yml, *.json) with documents; - is standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    pub files: Vec<PathBuf>,
+}
+
+/// What every write takes.
+#[derive(Debug, Args)]
+pub struct WriteOptions {
+    /// Check everything, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why, for `weir history`
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `weir apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The documents.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// Also delete objects of the --selector that are in none of the files
+    #[arg(long, requires = "selector")]
+    pub prune: bool,
+    /// Labels of the objects to prune, such as app=shop
+    #[arg(short = 'l', long, value_name = "KEY=VALUE,…", requires = "prune")]
+    pub selector: Option<Selector>,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir create` and `weir replace`.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// The documents.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// Kind, such as routerule
+    #[arg(
+        required_unless_present = "files",
+        conflicts_with = "files",
+        requires = "names"
+    )]
+    pub kind: Option<Kind>,
+    /// Names
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// File or directory with documents that name the objects; - is standard input
+    #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Do not complain about an object that is not there
+    #[arg(long)]
+    pub ignore_not_found: bool,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Kind: service, workload, routerule, egressrule or meshconfig
+    pub kind: Kind,
+    /// Name; all of the kind if absent
+    #[arg(conflicts_with_all = ["all_namespaces", "selector"])]
+    pub name: Option<String>,
+    /// Namespace
+    #[arg(
+        short,
+        long,
+        default_value = "default",
+        conflicts_with = "all_namespaces"
+    )]
+    pub namespace: String,
+    /// Every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Labels that an object must carry, such as app=shop
+    #[arg(short = 'l', long, value_name = "KEY=VALUE,…")]
+    pub selector: Option<Selector>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `weir diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The documents.
+    #[command(flatten)]
+    pub files: FileArgs,
+}
+
+/// How a patch is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PatchType {
+    /// JSON merge patch (RFC 7396).
+    #[default]
+    Merge,
+    /// JSON patch (RFC 6902).
+    Json,
+}
+
+/// Arguments of `weir patch`.
+#[derive(Debug, Args)]
+pub struct PatchArgs {
+    /// Kind, such as routerule
+    pub kind: Kind,
+    /// Name
+    pub name: String,
+    /// The patch, as JSON
+    #[arg(short, long, value_name = "JSON")]
+    pub patch: String,
+    /// How the patch is written
+    #[arg(long = "type", value_enum, default_value_t)]
+    pub patch_type: PatchType,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// Generation to go back to; the one before the present rules if absent
+    #[arg(long, value_name = "GENERATION")]
+    pub to: Option<u64>,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir enroll`.
+#[derive(Debug, Args)]
+pub struct EnrollArgs {
+    /// Name of the workload
+    pub name: String,
+    /// A file of the pod's network namespace, such as /run/netns/NAME or /proc/PID/ns/net
+    #[arg(long, value_name = "PATH")]
+    pub netns: PathBuf,
+    /// The pod's cgroup v2 directory
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: PathBuf,
+    /// A label; may be repeated
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+    /// An address of the pod; may be repeated; those found in its network namespace if absent
+    #[arg(long = "address", value_name = "IP")]
+    pub addresses: Vec<IpAddr>,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir unenroll`.
+#[derive(Debug, Args)]
+pub struct UnenrollArgs {
+    /// Name of the workload
+    pub name: String,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// How to write.
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+/// Arguments of `weir explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The workload that connects
+    pub workload: String,
+    /// Where to: an address, a service (name or name.namespace) or a host name, with :PORT
+    #[arg(value_name = "DESTINATION[:PORT]")]
+    pub destination: String,
+    /// Namespace of the workload
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Method of the request
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Path of the request
+    #[arg(long)]
+    pub path: Option<String>,
+    /// Header of the request; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `weir top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// How many looks; without end if absent
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// How the call graph is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GraphOutput {
+    /// Graphviz.
+    #[default]
+    Dot,
+    /// JSON.
+    Json,
+}
+
+/// Arguments of `weir graph`.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: GraphOutput,
+}

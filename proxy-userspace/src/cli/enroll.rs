@@ -1,0 +1,156 @@
+//! `weir enroll` and `weir unenroll`: a Workload without a file.
+//!
+//! Must never change the namespace of the process: a thread of its own looks
+//! into the pod and ends there.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use hyper::Method;
+use nix::ifaddrs::getifaddrs;
+use nix::sched::{CloneFlags, setns};
+use serde_json::{Value, json};
+
+use super::args::{EnrollArgs, UnenrollArgs};
+use super::client::{Body, Client, ClientError};
+use super::write::{object_path, write_options};
+use super::{Failure, print};
+use crate::admin::wire::Receipt;
+use crate::config::{Kind, ObjectName};
+
+/// `weir enroll`: changes the Workload, or writes it if there is none.
+pub(super) fn enroll(client: &Client, args: EnrollArgs) -> Result<(), Failure> {
+    let netns = absolute(&args.netns)?;
+    let cgroup = absolute(&args.cgroup)?;
+    let addresses = match args.addresses.is_empty() {
+        true => addresses_in(&netns)?,
+        false => args.addresses,
+    };
+    let labels: serde_json::Map<String, Value> = args
+        .labels
+        .into_iter()
+        .map(|label| (label.key, label.value.into()))
+        .collect();
+    let name = ObjectName::new(args.namespace, args.name);
+    let document = json!({
+        "apiVersion": Kind::Workload.api_version(),
+        "kind": Kind::Workload.as_str(),
+        "metadata": { "name": name.name, "namespace": name.namespace, "labels": labels },
+        "spec": {
+            "addresses": addresses,
+            "netns": netns,
+            "cgroup": cgroup,
+            "enrolled": true,
+        },
+    });
+    let send = |method: Method, media_type| {
+        let query = write_options(object_path(Kind::Workload, &name), &args.write);
+        let body = Body {
+            media_type,
+            bytes: document.to_string().into_bytes(),
+        };
+        client.send::<Receipt>(method, query, Some(body))
+    };
+    let receipt = match send(Method::PATCH, "application/merge-patch+json") {
+        Err(ClientError::Refused(problem)) if problem.status == 404 => {
+            send(Method::PUT, "application/json")?
+        }
+        other => other?,
+    };
+    print::receipt(&receipt, args.write.output)
+}
+
+/// `weir unenroll`.
+pub(super) fn unenroll(client: &Client, args: UnenrollArgs) -> Result<(), Failure> {
+    let name = ObjectName::new(args.namespace, args.name);
+    let query = write_options(object_path(Kind::Workload, &name), &args.write);
+    let patch = json!({ "spec": { "enrolled": false } });
+    let body = Body {
+        media_type: "application/merge-patch+json",
+        bytes: patch.to_string().into_bytes(),
+    };
+    let receipt = client.send(Method::PATCH, query, Some(body))?;
+    print::receipt(&receipt, args.write.output)
+}
+
+/// The daemon runs elsewhere: a relative path would mean another file there.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::Unasked(format!("{}: {error}", path.display())))
+}
+
+/// The addresses that others can dial, of the network namespace at `netns`.
+fn addresses_in(netns: &Path) -> Result<Vec<IpAddr>, Failure> {
+    let failed = |what: String| {
+        Failure::Unasked(format!(
+            "{}: {what}; give the pod's addresses with --address",
+            netns.display()
+        ))
+    };
+    let file = File::open(netns).map_err(|error| failed(error.to_string()))?;
+    let look = move || -> nix::Result<Vec<IpAddr>> {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        let dialled = getifaddrs()?.filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address
+                .as_sockaddr_in()
+                .map(|address| IpAddr::V4(address.ip()));
+            let v6 = || {
+                address
+                    .as_sockaddr_in6()
+                    .map(|address| IpAddr::V6(address.ip()))
+            };
+            v4.or_else(v6).filter(is_dialled)
+        });
+        Ok(dialled.collect())
+    };
+    let found = std::thread::spawn(look).join();
+    let found = found.map_err(|_| failed("the look inside failed".to_owned()))?;
+    let mut found =
+        found.map_err(|errno| failed(format!("its addresses cannot be read: {errno}")))?;
+    found.sort();
+    found.dedup();
+    if found.is_empty() {
+        return Err(failed("no address but loopback in there".to_owned()));
+    }
+    Ok(found)
+}
+
+/// Not loopback, not link-local: those mean another machine to everybody.
+fn is_dialled(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_others_dial_are_written() {
+        for (ip, dialled) in [
+            ("10.1.2.3", true),
+            ("127.0.0.1", false),
+            ("169.254.7.7", false),
+            ("fd00::1", true),
+            ("::1", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_dialled(&ip.parse().unwrap()), dialled, "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_missing_netns_is_said_with_the_way_out() {
+        let error = addresses_in(Path::new("/run/netns/weir-absent"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("No such file") && error.contains("--address"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,287 @@
+//! The commands that only look: history, workloads, explain, status, tap,
+//! top, graph.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::args::{ExplainArgs, GraphArgs, GraphOutput, Output, OutputArgs, TopArgs};
+use super::client::{Client, Query};
+use super::table::Table;
+use super::{Failure, print};
+use crate::admin::wire::{HistoryEntry, Items, Status};
+use crate::control::{Explanation, WorkloadStatus};
+
+/// Clears a terminal and goes to its corner.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Asks for `query` and shows it: as a text for people, or as it came.
+fn show<T: DeserializeOwned>(
+    client: &Client,
+    query: Query,
+    output: Output,
+    text: impl Fn(&T) -> String,
+) -> Result<(), Failure> {
+    if output != Output::Table {
+        return print::structured(&client.get::<Value>(query)?, output);
+    }
+    print::out(&text(&client.get(query)?))
+}
+
+/// `weir history`.
+pub(super) fn history(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
+    show(
+        client,
+        Query::new("/v1/history"),
+        args.output,
+        |history: &Items<HistoryEntry>| {
+            let mut table = Table::new(&["GENERATION", "TIME", "UID", "CHANGES", "REASON"]);
+            for entry in &history.items {
+                table.row(vec![
+                    entry.generation.to_string(),
+                    format!("{:.0}", entry.time),
+                    entry.uid.to_string(),
+                    changes(entry),
+                    entry.reason.clone().unwrap_or_default(),
+                ]);
+            }
+            table.render()
+        },
+    )
+}
+
+/// The one change in words, of more how many there are.
+fn changes(entry: &HistoryEntry) -> String {
+    match &entry.changes[..] {
+        [one] if entry.changes_omitted == 0 => {
+            format!(
+                "{}/{}/{} {}",
+                one.kind.to_ascii_lowercase(),
+                one.namespace,
+                one.name,
+                one.change.as_str()
+            )
+        }
+        many => format!("{} objects", many.len() + entry.changes_omitted),
+    }
+}
+
+/// `weir workloads`.
+pub(super) fn workloads(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
+    show(
+        client,
+        Query::new("/v1/workloads"),
+        args.output,
+        workload_table,
+    )
+}
+
+fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let mut table = Table::new(&[
+        "NAMESPACE",
+        "NAME",
+        "ADDRESSES",
+        "ENROLLED",
+        "CAPTURED",
+        "PENDING",
+        "OPEN",
+        "WHY",
+    ]);
+    for workload in &workloads.items {
+        let addresses: Vec<String> = workload.addresses.iter().map(ToString::to_string).collect();
+        table.row(vec![
+            workload.namespace.clone(),
+            workload.name.clone(),
+            addresses.join(","),
+            yes(workload.enrolled),
+            yes(workload.captured),
+            workload.pending_flows.to_string(),
+            workload.open_connections.to_string(),
+            workload.why.clone(),
+        ]);
+    }
+    table.render()
+}
+
+/// `weir explain`.
+pub(super) fn explain(client: &Client, args: &ExplainArgs) -> Result<(), Failure> {
+    let mut query = Query::new("/v1/explain")
+        .with("workload", Some(&args.workload))
+        .with("namespace", Some(&args.namespace))
+        .with("destination", Some(&args.destination))
+        .with("method", args.method.as_ref())
+        .with("path", args.path.as_ref());
+    for header in &args.headers {
+        query = query.with("header", Some(header));
+    }
+    show(client, query, args.output, explanation)
+}
+
+fn explanation(explanation: &Explanation) -> String {
+    let mut lines = vec![
+        ("from", explanation.workload.clone()),
+        ("to", explanation.destination.clone()),
+        ("verdict", explanation.verdict.clone()),
+        ("reason", explanation.reason.clone()),
+    ];
+    let optional = [
+        ("egress rule", &explanation.rule),
+        ("service", &explanation.service),
+        ("protocol", &explanation.protocol),
+        ("route rule", &explanation.route_rule),
+    ];
+    for (label, value) in optional {
+        lines.extend(value.clone().map(|value| (label, value)));
+    }
+    lines.push(("generation", explanation.generation.to_string()));
+    for endpoint in &explanation.endpoints {
+        let text = format!(
+            "{} {} {}%",
+            endpoint.workload, endpoint.address, endpoint.share
+        );
+        lines.push(("endpoint", text));
+    }
+    lines.extend(explanation.notes.iter().map(|note| ("note", note.clone())));
+    fields(&lines)
+}
+
+/// `weir status`.
+pub(super) fn status(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
+    show(client, Query::new("/v1/status"), args.output, status_text)
+}
+
+fn status_text(status: &Status) -> String {
+    let dataplane = &status.dataplane;
+    let attached = dataplane
+        .programs
+        .iter()
+        .filter(|program| program.attached)
+        .count();
+    let objects: Vec<String> = status
+        .objects
+        .iter()
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
+    let mut text = fields(&[
+        ("node", status.node.clone()),
+        ("version", status.version.clone()),
+        ("process", status.pid.to_string()),
+        (
+            "started",
+            format!("{:.0} ({} s ago)", status.started_at, status.uptime_seconds),
+        ),
+        (
+            "generation",
+            format!("{} (revision {})", status.generation, status.revision),
+        ),
+        ("objects", objects.join(", ")),
+        (
+            "programs",
+            format!("{attached} of {} attached", dataplane.programs.len()),
+        ),
+        ("listeners", dataplane.listeners.len().to_string()),
+        ("UDP", dataplane.udp.clone()),
+        ("IPv6", dataplane.ipv6.clone()),
+    ]);
+    for program in dataplane
+        .programs
+        .iter()
+        .filter(|program| !program.attached)
+    {
+        let _infallible = writeln!(text, "NOT ATTACHED: {} at {}", program.name, program.hook);
+    }
+    for warning in &status.warnings {
+        let _infallible = writeln!(text, "warning: {}", warning.text);
+    }
+    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY"]);
+    for map in &dataplane.maps {
+        let entries = map
+            .entries
+            .map(|entries| entries.to_string())
+            .unwrap_or_default();
+        maps.row(vec![map.name.clone(), entries, map.capacity.to_string()]);
+    }
+    let mut counters = Table::new(&["COUNTER", "VALUE"]);
+    for (name, value) in &dataplane.counters {
+        counters.row(vec![name.clone(), value.to_string()]);
+    }
+    format!("{text}\n{}\n{}", maps.render(), counters.render())
+}
+
+/// `label: value` lines, the values in one column.
+fn fields(lines: &[(&str, String)]) -> String {
+    let width = lines
+        .iter()
+        .map(|(label, _)| label.len())
+        .max()
+        .unwrap_or(0)
+        + 1;
+    let mut text = String::new();
+    for (label, value) in lines {
+        let _infallible = writeln!(text, "{:width$} {value}", format!("{label}:"));
+    }
+    text
+}
+
+/// `weir tap`.
+pub(super) fn tap(client: &Client) -> Result<(), Failure> {
+    let mut unread = false;
+    client.follow(Query::new("/v1/tap"), |lines| {
+        let mut stdout = io::stdout().lock();
+        unread = stdout
+            .write_all(lines)
+            .and_then(|()| stdout.flush())
+            .is_err();
+        !unread
+    })?;
+    if unread { Err(Failure::Unread) } else { Ok(()) }
+}
+
+/// `weir top`.
+pub(super) fn top(client: &Client, args: &TopArgs) -> Result<(), Failure> {
+    let clear = if io::stdout().is_terminal() {
+        CLEAR
+    } else {
+        ""
+    };
+    let mut looks = 0;
+    loop {
+        let status: Status = client.get(Query::new("/v1/status"))?;
+        let workloads: Items<WorkloadStatus> = client.get(Query::new("/v1/workloads"))?;
+        let head = format!(
+            "weir {} on {}   up {} s   generation {}   revision {}",
+            status.version, status.node, status.uptime_seconds, status.generation, status.revision
+        );
+        let counters = status
+            .dataplane
+            .counters
+            .iter()
+            .filter(|(_, value)| **value > 0);
+        let counters: Vec<String> = counters
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        print::out(&format!(
+            "{clear}{head}\n{}\n\n{}\n",
+            counters.join("   "),
+            workload_table(&workloads)
+        ))?;
+        looks += 1;
+        if args.count.is_some_and(|count| looks >= count) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(args.interval));
+    }
+}
+
+/// `weir graph`.
+pub(super) fn graph(client: &Client, args: &GraphArgs) -> Result<(), Failure> {
+    let query = |format| Query::new("/v1/graph").with("format", Some(format));
+    match args.output {
+        GraphOutput::Dot => print::out(&client.get_text(query("dot"))?),
+        GraphOutput::Json => print::structured(&client.get::<Value>(query("json"))?, Output::Json),
+    }
+}

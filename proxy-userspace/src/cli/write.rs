@@ -1,0 +1,146 @@
+//! The commands that change something, and `weir diff`, which only asks what
+//! would change.
+
+use hyper::Method;
+use serde_json::Value;
+
+use super::args::{
+    ApplyArgs, DeleteArgs, DiffArgs, Output, PatchArgs, PatchType, UndoArgs, WriteArgs,
+    WriteOptions,
+};
+use super::client::{Body, Client, Query};
+use super::files::{self, FileError};
+use super::{Failure, Outcome, print};
+use crate::admin::BODY_MAX;
+use crate::admin::wire::{Receipt, SOURCES_JSON, Sources};
+use crate::config::{Kind, ObjectName};
+
+/// `weir apply`.
+pub(super) fn apply(client: &Client, args: ApplyArgs) -> Result<(), Failure> {
+    let query =
+        Query::new("/v1/apply").with("prune", args.selector.map(|selector| selector.to_string()));
+    send_files(client, query, &args.files.files, &args.write)
+}
+
+/// `weir create`.
+pub(super) fn create(client: &Client, args: WriteArgs) -> Result<(), Failure> {
+    let query = Query::new("/v1/apply").with("mode", Some("create"));
+    send_files(client, query, &args.files.files, &args.write)
+}
+
+/// `weir replace`.
+pub(super) fn replace(client: &Client, args: WriteArgs) -> Result<(), Failure> {
+    let query = Query::new("/v1/apply").with("mode", Some("replace"));
+    send_files(client, query, &args.files.files, &args.write)
+}
+
+/// `weir delete`.
+pub(super) fn delete(client: &Client, args: DeleteArgs) -> Result<(), Failure> {
+    let absent = args.ignore_not_found.then_some("true");
+    let mut query = Query::new("/v1/apply")
+        .with("mode", Some("delete"))
+        .with("ignoreNotFound", absent);
+    let Some(kind) = args.kind else {
+        return send_files(client, query, &args.files, &args.write);
+    };
+    // One name or ten: all of them go, or none.
+    for name in &args.names {
+        let name = ObjectName::new(&args.namespace, name);
+        query = query.with("object", Some(format!("{}/{name}", kind.singular())));
+    }
+    let receipt = client.send(Method::POST, write_options(query, &args.write), None)?;
+    print::receipt(&receipt, args.write.output)
+}
+
+/// `weir diff`.
+pub(super) fn diff(client: &Client, args: &DiffArgs) -> Result<Outcome, Failure> {
+    let query = Query::new("/v1/apply").with("dryRun", Some("true"));
+    let receipt: Receipt = client.send(Method::POST, query, Some(documents(&args.files.files)?))?;
+    print::warnings(&receipt.warnings);
+    let diffs: Vec<&str> = receipt
+        .objects
+        .iter()
+        .filter_map(|object| object.diff.as_deref())
+        .collect();
+    print::out(&diffs.concat())?;
+    Ok(if diffs.is_empty() {
+        Outcome::Done
+    } else {
+        Outcome::Differs
+    })
+}
+
+/// `weir patch`.
+pub(super) fn patch(client: &Client, args: PatchArgs) -> Result<(), Failure> {
+    let media_type = match args.patch_type {
+        PatchType::Merge => "application/merge-patch+json",
+        PatchType::Json => "application/json-patch+json",
+    };
+    serde_json::from_str::<Value>(&args.patch)
+        .map_err(|error| Failure::Unasked(format!("the patch is no JSON: {error}")))?;
+    let body = Body {
+        media_type,
+        bytes: args.patch.into_bytes(),
+    };
+    let query = object_path(args.kind, &ObjectName::new(args.namespace, args.name));
+    let receipt = client.send(Method::PATCH, write_options(query, &args.write), Some(body))?;
+    print::receipt(&receipt, args.write.output)
+}
+
+/// `weir undo`.
+pub(super) fn undo(client: &Client, args: UndoArgs) -> Result<(), Failure> {
+    let query = Query::new("/v1/undo").with("to", args.to.map(|generation| generation.to_string()));
+    let receipt: Receipt = client.send(Method::POST, write_options(query, &args.write), None)?;
+    print::receipt(&receipt, args.write.output)?;
+    if args.write.output == Output::Table && receipt.objects.is_empty() {
+        eprintln!("those rules are in force already: nothing was changed");
+    }
+    Ok(())
+}
+
+/// The path of one object.
+pub(super) fn object_path(kind: Kind, name: &ObjectName) -> Query {
+    Query::new(format!(
+        "/v1/{}/{}/{}",
+        kind.singular(),
+        name.namespace,
+        name.name
+    ))
+}
+
+/// Adds what every write takes.
+pub(super) fn write_options(query: Query, options: &WriteOptions) -> Query {
+    query
+        .with("dryRun", options.dry_run.then_some("true"))
+        .with("reason", options.reason.as_ref())
+}
+
+fn send_files(
+    client: &Client,
+    query: Query,
+    paths: &[std::path::PathBuf],
+    options: &WriteOptions,
+) -> Result<(), Failure> {
+    let receipt = client.send(
+        Method::POST,
+        write_options(query, options),
+        Some(documents(paths)?),
+    )?;
+    print::receipt(&receipt, options.output)
+}
+
+fn documents(paths: &[std::path::PathBuf]) -> Result<Body, Failure> {
+    let unasked = |error: FileError| Failure::Unasked(error.to_string());
+    let sources = Sources {
+        sources: files::read(paths).map_err(unasked)?,
+    };
+    let bytes =
+        serde_json::to_vec(&sources).map_err(|error| Failure::Unasked(error.to_string()))?;
+    if bytes.len() > BODY_MAX {
+        return Err(unasked(FileError::TooLarge));
+    }
+    Ok(Body {
+        media_type: SOURCES_JSON,
+        bytes,
+    })
+}

@@ -1,0 +1,374 @@
+//! From a document's tree to a typed object, strictly: a value that is not
+//! understood is a mistake, never skipped.
+//!
+//! Owns the walk: where we are, what was found there, what would have been
+//! right. Never stops at the first mistake. The kinds have a file each.
+
+mod egress;
+mod envelope;
+mod mesh;
+mod metadata;
+mod route;
+mod service;
+mod workload;
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+
+pub(super) use envelope::{Found, document};
+
+use super::mistake::{Mistake, Mistakes, Warning, shortened};
+use super::node::Node;
+
+/// Fields of one map; no kind has as many.
+const FIELDS_MAX: usize = 100;
+
+/// Why a field is refused whose work this version cannot do.
+const LATER: &str = "it comes with a later version, this one does not enforce it";
+
+/// Collects what is wrong and what is odd about one document.
+pub(super) struct Report {
+    source: String,
+    document: usize,
+    mistakes: RefCell<Mistakes>,
+    warnings: RefCell<Vec<Warning>>,
+}
+
+impl Report {
+    pub(super) fn new(source: &str, document: usize) -> Self {
+        Self {
+            source: source.to_owned(),
+            document,
+            mistakes: RefCell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
+    pub(super) fn push(&self, mistake: Mistake) {
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    pub(super) fn into_parts(self) -> (Mistakes, Vec<Warning>) {
+        (self.mistakes.into_inner(), self.warnings.into_inner())
+    }
+}
+
+/// A value is not what it should be, and that was reported.
+#[derive(Debug)]
+struct Wrong;
+
+/// A value read, or a mistake reported. Not to be left with `?` before
+/// everything beside it was read too: every mistake counts.
+type Read<T> = Result<T, Wrong>;
+
+/// The way from the document's root to a value.
+#[derive(Clone)]
+enum Path {
+    Root,
+    Field(Rc<Self>, String),
+    Item(Rc<Self>, usize),
+}
+
+impl Path {
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Root => {}
+            Self::Field(parent, name) => {
+                parent.write(out);
+                // A key with dots in it, such as a label's, must not read as a path.
+                if name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                {
+                    let dot = if out.is_empty() { "" } else { "." };
+                    let _infallible = write!(out, "{dot}{name}");
+                } else {
+                    let _infallible = write!(out, "[{}]", Node::String(shortened(name)));
+                }
+            }
+            Self::Item(parent, index) => {
+                parent.write(out);
+                let _infallible = write!(out, "[{index}]");
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+}
+
+/// A value, and where it stands.
+#[derive(Clone)]
+struct At<'a> {
+    node: &'a Node,
+    path: Rc<Path>,
+    report: &'a Report,
+}
+
+impl<'a> At<'a> {
+    fn root(node: &'a Node, report: &'a Report) -> Self {
+        Self {
+            node,
+            path: Rc::new(Path::Root),
+            report,
+        }
+    }
+
+    /// Reports that this value is not what was expected.
+    fn complain(&self, expected: impl Into<String>) {
+        self.mistake(
+            &self.path,
+            shortened(&self.node.to_string()),
+            expected.into(),
+        );
+    }
+
+    /// The same, for those who have nothing else to give back.
+    fn wrong<T>(&self, expected: impl Into<String>) -> Read<T> {
+        self.complain(expected);
+        Err(Wrong)
+    }
+
+    fn mistake(&self, path: &Path, value: String, expected: String) {
+        self.report.push(Mistake {
+            source: Some(self.report.source.clone()),
+            document: Some(self.report.document),
+            object: None,
+            path: path.text(),
+            value: Some(value),
+            expected,
+        });
+    }
+
+    fn warn(&self, message: impl Into<String>) {
+        self.report.warnings.borrow_mut().push(Warning {
+            source: Some(self.report.source.clone()),
+            document: Some(self.report.document),
+            object: None,
+            path: self.path.text(),
+            message: message.into(),
+        });
+    }
+
+    fn field(&self, name: &str, node: &'a Node) -> Self {
+        Self {
+            node,
+            path: Rc::new(Path::Field(Rc::clone(&self.path), name.to_owned())),
+            report: self.report,
+        }
+    }
+
+    fn string(&self) -> Read<&'a str> {
+        match self.node {
+            Node::String(text) => Ok(text),
+            Node::Bool(_) | Node::Number(_) => self.wrong("a string; put it in quotes"),
+            _ => self.wrong("a string"),
+        }
+    }
+
+    /// A string that `read` makes a value of.
+    fn text<T>(&self, expected: &str, read: impl FnOnce(&'a str) -> Option<T>) -> Read<T> {
+        read(self.string()?).map_or_else(|| self.wrong(expected), Ok)
+    }
+
+    fn boolean(&self) -> Read<bool> {
+        match self.node {
+            Node::Bool(value) => Ok(*value),
+            _ => self.wrong("true or false"),
+        }
+    }
+
+    fn integer<T: TryFrom<i64>>(&self, range: RangeInclusive<i64>) -> Read<T> {
+        let number = match self.node {
+            Node::Number(number) => number.as_i64().filter(|number| range.contains(number)),
+            _ => None,
+        };
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .map_or_else(|| self.wrong(expected()), Ok)
+    }
+
+    /// One of a few words.
+    fn word<T: Copy>(&self, words: &[(&str, T)]) -> Read<T> {
+        let known = |(word, _): &&(&str, T)| self.node.as_str() == Some(word);
+        match words.iter().find(known) {
+            Some((_, value)) => Ok(*value),
+            None => {
+                let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+                self.wrong(format!("one of {}", words.join(", ")))
+            }
+        }
+    }
+
+    /// The items of a list, each read even if one before it is wrong.
+    fn items<T>(&self, max: usize, mut read: impl FnMut(&Self) -> Read<T>) -> Read<Vec<T>> {
+        let Node::List(items) = self.node else {
+            return self.wrong("a list");
+        };
+        if items.len() > max {
+            self.mistake(
+                &self.path,
+                format!("{} items", items.len()),
+                format!("a list of at most {max}"),
+            );
+            return Err(Wrong);
+        }
+        let each = items.iter().enumerate().map(|(index, node)| {
+            let path = Rc::new(Path::Item(Rc::clone(&self.path), index));
+            read(&Self {
+                node,
+                path,
+                report: self.report,
+            })
+        });
+        all(each.collect())
+    }
+
+    /// The entries of a map whose keys are the operator's, each once.
+    fn entries(&self, max: usize) -> Read<Vec<(&'a str, Self)>> {
+        let Node::Map(entries) = self.node else {
+            return self.wrong("a map");
+        };
+        if entries.len() > max {
+            self.mistake(
+                &self.path,
+                format!("{} entries", entries.len()),
+                format!("a map of at most {max}"),
+            );
+            return Err(Wrong);
+        }
+        let mut seen: Vec<(&str, Self)> = Vec::with_capacity(entries.len());
+        for (key, node) in entries {
+            let at = self.field(key, node);
+            if seen.iter().any(|(name, _)| name == key) {
+                self.mistake(&at.path, "given twice".into(), "each key once".into());
+            } else {
+                seen.push((key, at));
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The fields of a map whose keys are weir's.
+    fn fields(&self) -> Read<Fields<'a>> {
+        Ok(Fields {
+            at: self.clone(),
+            entries: self.entries(FIELDS_MAX)?,
+            asked: Vec::new(),
+        })
+    }
+}
+
+/// All values, or none if one of them is wrong.
+fn all<T>(read: Vec<Read<T>>) -> Read<Vec<T>> {
+    read.into_iter().collect()
+}
+
+/// The fields of one map. Whoever is done asking calls [`Fields::finish`],
+/// which reports every field that nobody asked for.
+struct Fields<'a> {
+    at: At<'a>,
+    entries: Vec<(&'a str, At<'a>)>,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The field, if it is there. `null` is as good as absent, as in Kubernetes.
+    fn find(&mut self, name: &'static str) -> Option<At<'a>> {
+        self.asked.push(name);
+        self.take(name).filter(|at| *at.node != Node::Null)
+    }
+
+    /// What `read` makes of the field, if it is there.
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&At<'a>) -> Read<T>,
+    ) -> Read<Option<T>> {
+        self.find(name).map(|at| read(&at)).transpose()
+    }
+
+    /// What `read` makes of the field; its absence is a mistake.
+    fn required<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        read: impl FnOnce(&At<'a>) -> Read<T>,
+    ) -> Read<T> {
+        if let Some(at) = self.find(name) {
+            return read(&at);
+        }
+        let path = Path::Field(Rc::clone(&self.at.path), name.to_owned());
+        self.at.mistake(&path, "absent".into(), expected.to_owned());
+        Err(Wrong)
+    }
+
+    fn take(&mut self, name: &str) -> Option<At<'a>> {
+        let index = self.entries.iter().position(|(key, _)| *key == name)?;
+        Some(self.entries.swap_remove(index).1)
+    }
+
+    /// A field of the design that means nothing yet: saying so beats ignoring it.
+    fn refuse(&mut self, name: &str, why: &str) {
+        if let Some(at) = self.take(name) {
+            at.complain(format!("no `{name}`: {why}"));
+        }
+    }
+
+    /// Fields that other software writes and weir has no use for.
+    fn ignore(&mut self, names: &[&str], what: &str) {
+        let found: Vec<_> = names
+            .iter()
+            .filter(|name| self.take(name).is_some())
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if !found.is_empty() {
+            self.at.warn(format!(
+                "{what} not used by weir, left out: {}",
+                found.join(", ")
+            ));
+        }
+    }
+
+    /// Reports the fields that are left.
+    fn finish(self) {
+        let mut left = self.entries;
+        left.sort_by_key(|(name, _)| self.at.position(name));
+        for (name, at) in left {
+            let close =
+                |known: &&&str| strsim::damerau_levenshtein(name, known) <= 2.min(name.len() / 2);
+            let hint = match self
+                .asked
+                .iter()
+                .filter(close)
+                .min_by_key(|known| strsim::levenshtein(name, known))
+            {
+                Some(known) => format!("; did you mean `{known}`?"),
+                None => format!("; known here: {}", self.asked.join(", ")),
+            };
+            at.complain(format!("no field of this name{hint}"));
+        }
+    }
+}
+
+impl At<'_> {
+    /// Where in its map a key was written, so that reports keep that order.
+    fn position(&self, name: &str) -> usize {
+        match self.node {
+            Node::Map(entries) => entries
+                .iter()
+                .position(|(key, _)| key == name)
+                .unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

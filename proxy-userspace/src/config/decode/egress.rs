@@ -1,0 +1,151 @@
+//! `EgressRule`.
+
+use std::net::IpAddr;
+
+use proxy_common::Port;
+
+use super::super::name::{address, host, network};
+use super::super::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
+use super::metadata::{label, labels};
+use super::service::port_number;
+use super::{At, LATER, Read, Wrong};
+
+/// Ports of one rule.
+const PORTS_MAX: usize = 256;
+
+const TARGET: &str = "a host name, `*.` and a domain, an IPv4 address, or a CIDR";
+const PROTOCOL: &str = "one of `http`, `https`, `tls`, `tcp`";
+
+pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Read<EgressRule> {
+    let mut fields = at.fields()?;
+    let target = fields.required("destination", "a map with `service`", destination);
+    let ports = fields.required("ports", "a list of port and protocol", |at| {
+        ports(at, target.as_ref())
+    });
+    let source = fields.optional("source", source);
+    let proxied = fields.optional("useEgressProxy", |at| match at.boolean()? {
+        true => at.wrong("false: there is no egress proxy but weir itself"),
+        false => Ok(()),
+    });
+    fields.finish();
+    proxied?;
+    Ok(EgressRule {
+        name,
+        target: target?,
+        ports: ports?,
+        source: source?.unwrap_or_default(),
+    })
+}
+
+fn destination(at: &At<'_>) -> Read<EgressTarget> {
+    let mut fields = at.fields()?;
+    let target = fields.required("service", TARGET, target);
+    for name in ["name", "namespace", "domain", "labels"] {
+        fields.refuse(name, "an external destination is given by `service` alone");
+    }
+    fields.finish();
+    target
+}
+
+fn target(at: &At<'_>) -> Read<EgressTarget> {
+    let text = at.string()?;
+    if let Some((addr, prefix)) = text.split_once('/') {
+        return cidr(at, addr, prefix);
+    }
+    if let Some(addr) = address(text) {
+        return external(at, addr, 32);
+    }
+    if text == "*" {
+        return at.wrong("a destination; to allow all of them use `egress: allow` of a MeshConfig");
+    }
+    let found = match text.strip_prefix("*.") {
+        Some(suffix) => host(suffix).map(EgressTarget::Wildcard),
+        None => host(text).map(EgressTarget::Host),
+    };
+    found.map_or_else(|| at.wrong(TARGET), Ok)
+}
+
+fn cidr(at: &At<'_>, addr: &str, prefix: &str) -> Read<EgressTarget> {
+    // The written family decides on the length: a mapped `/120` is no IPv4 one.
+    let Ok(addr) = addr.parse::<IpAddr>() else {
+        return at.wrong(TARGET);
+    };
+    let full = if addr.is_ipv4() { 32 } else { 128 };
+    let digits = prefix.len() <= 3 && prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let length = prefix
+        .parse::<u8>()
+        .ok()
+        .filter(|length| digits && *length <= full);
+    let Some(length) = length else {
+        return at.wrong(format!("a prefix length from 0 to {full}"));
+    };
+    let first = network(addr, length);
+    if first != addr {
+        return at.wrong(format!(
+            "the first address of the network: {first}/{length}"
+        ));
+    }
+    external(at, addr, length)
+}
+
+fn external(at: &At<'_>, addr: IpAddr, length: u8) -> Read<EgressTarget> {
+    if addr.is_ipv6() {
+        return at.wrong(format!("an IPv4 destination; IPv6: {LATER}"));
+    }
+    if addr.is_loopback() || (addr.is_unspecified() && length == 32) {
+        return at.wrong("an external destination; a pod reaches itself without a rule");
+    }
+    Ok(EgressTarget::Net(addr, length))
+}
+
+fn ports(at: &At<'_>, target: Result<&EgressTarget, &Wrong>) -> Read<Vec<(Port, EgressProtocol)>> {
+    let ports = at.items(PORTS_MAX, |at| {
+        let mut fields = at.fields()?;
+        let port = fields.required("port", "a port number", port_number);
+        let protocol = fields.required("protocol", PROTOCOL, |at| protocol(at, target));
+        fields.finish();
+        Ok((port?, protocol?))
+    })?;
+    if ports.is_empty() {
+        return at.wrong("at least one port");
+    }
+    for (index, (port, _)) in ports.iter().enumerate() {
+        if ports[..index].iter().any(|(other, _)| other == port) {
+            at.complain(format!(
+                "each port once, with one protocol; {port} is there twice"
+            ));
+        }
+    }
+    Ok(ports)
+}
+
+fn protocol(at: &At<'_>, target: Result<&EgressTarget, &Wrong>) -> Read<EgressProtocol> {
+    let by_name = matches!(
+        target,
+        Ok(EgressTarget::Host(_) | EgressTarget::Wildcard(_))
+    );
+    match at.string()?.to_ascii_lowercase().as_str() {
+        "http" => Ok(EgressProtocol::Http),
+        "https" | "tls" if by_name => at.wrong(
+            "`http` for a host name: `https` and `tls` by name come with a later version, \
+             this one does not look at the name in the TLS handshake; give the address instead",
+        ),
+        "tcp" if by_name => at.wrong(
+            "`http` for a host name: bytes carry no name to compare; give the address instead",
+        ),
+        "https" | "tls" | "tcp" => Ok(EgressProtocol::Tcp),
+        "udp" => at.wrong(format!("{PROTOCOL}: UDP is not governed in this version")),
+        _ => at.wrong(PROTOCOL),
+    }
+}
+
+fn source(at: &At<'_>) -> Read<EgressSource> {
+    let mut fields = at.fields()?;
+    let namespace = fields.optional("namespace", |at| label(at).map(str::to_owned));
+    let labels = fields.optional("labels", labels);
+    fields.finish();
+    Ok(EgressSource {
+        namespace: namespace?,
+        labels: labels?.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,184 @@
+//! `Service`, as Kubernetes writes it.
+
+use std::net::IpAddr;
+
+use proxy_common::Port;
+
+use super::super::name::{address, is_label};
+use super::super::node::Node;
+use super::super::object::{AppProtocol, Service, ServicePort};
+use super::metadata::{Metadata, labels};
+use super::{At, Read, workload};
+
+/// Virtual addresses of one Service.
+const ADDRESSES_MAX: usize = 16;
+
+/// Ports of one Service.
+const PORTS_MAX: usize = 256;
+
+/// What Kubernetes knows of a Service and weir has no use for.
+const UNUSED: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "externalIPs",
+    "externalName",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "publishNotReadyAddresses",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+    "type",
+];
+
+pub(super) fn service(at: &At<'_>, metadata: Metadata) -> Read<Service> {
+    let mut fields = at.fields()?;
+    let cluster_ips = addresses(fields.find("clusterIP"), fields.find("clusterIPs"));
+    let network = fields.optional("network", workload::network);
+    let ports = fields.optional("ports", ports);
+    let selector = fields.optional("selector", labels);
+    let affinity = fields.optional("sessionAffinity", |at| {
+        if at.string()? != "None" {
+            at.warn("session affinity is not kept by weir: requests are shared out one by one");
+        }
+        Ok(())
+    });
+    fields.ignore(UNUSED, "fields");
+    fields.finish();
+    affinity?;
+    Ok(Service {
+        name: metadata.name,
+        labels: metadata.labels,
+        cluster_ips: cluster_ips?,
+        network: network?.unwrap_or_default(),
+        ports: ports?.unwrap_or_default(),
+        selector: selector?.unwrap_or_default(),
+    })
+}
+
+/// `clusterIPs`, which holds `clusterIP` too where both are given.
+fn addresses(one: Option<At<'_>>, list: Option<At<'_>>) -> Read<Vec<IpAddr>> {
+    let first = one.as_ref().map_or(Ok(None), virtual_address);
+    let Some(list) = list else {
+        return Ok(first?.into_iter().collect());
+    };
+    let addresses = list.items(ADDRESSES_MAX, virtual_address);
+    let addresses = distinct(&list, addresses?.into_iter().flatten());
+    if let (Some(at), Some(first)) = (one, first?)
+        && !addresses.contains(&first)
+    {
+        return at.wrong("an address that is in clusterIPs too");
+    }
+    Ok(addresses)
+}
+
+/// `None` for what Kubernetes writes where there is no address.
+fn virtual_address(at: &At<'_>) -> Read<Option<IpAddr>> {
+    match at.node.as_str() {
+        Some("None" | "") => Ok(None),
+        _ => ipv4(at, at.text("an IPv4 address", address)?).map(Some),
+    }
+}
+
+/// An IPv4 address that can be one end of a connection between hosts.
+pub(super) fn ipv4(at: &At<'_>, address: IpAddr) -> Read<IpAddr> {
+    let IpAddr::V4(v4) = address else {
+        return at.wrong(format!("an IPv4 address; IPv6: {}", super::LATER));
+    };
+    if v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() {
+        return at.wrong("an address that one host can be reached at from another");
+    }
+    Ok(address)
+}
+
+/// The values, each once; reports those that come again.
+pub(super) fn distinct(at: &At<'_>, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut seen = Vec::new();
+    for address in addresses {
+        if seen.contains(&address) {
+            at.complain(format!("each address once; {address} is there twice"));
+        } else {
+            seen.push(address);
+        }
+    }
+    seen
+}
+
+fn ports(at: &At<'_>) -> Read<Vec<ServicePort>> {
+    let ports: Vec<ServicePort> = at.items(PORTS_MAX, port)?.into_iter().flatten().collect();
+    for (index, port) in ports.iter().enumerate() {
+        let before = &ports[..index];
+        if before.iter().any(|other| other.port == port.port) {
+            at.complain(format!("each port once; {} is there twice", port.port));
+        }
+        if let Some(name) = &port.name
+            && before.iter().any(|other| other.name == port.name)
+        {
+            at.complain(format!("each port name once; `{name}` is there twice"));
+        }
+    }
+    Ok(ports)
+}
+
+/// `None` for a port that is not TCP: weir leaves it alone.
+fn port(at: &At<'_>) -> Read<Option<ServicePort>> {
+    let mut fields = at.fields()?;
+    // Kubernetes writes an empty name where there is none.
+    let name = fields.optional("name", |at| {
+        at.text(
+            "a port name of lower-case letters, digits and `-`",
+            |text| (text.is_empty() || is_label(text)).then_some(text),
+        )
+    });
+    let port = fields.required("port", "a port number", port_number);
+    let target = fields.optional("targetPort", |at| match at.node {
+        Node::String(_) => at.wrong("a port number: a Workload declares no port names"),
+        _ => port_number(at),
+    });
+    let tcp = fields.optional("protocol", |at| {
+        at.word(&[("TCP", true), ("UDP", false), ("SCTP", false)])
+    });
+    let declared = fields.optional("appProtocol", |at| {
+        let protocol = protocol_word(at, &at.string()?.to_ascii_lowercase());
+        if protocol.is_none() {
+            at.warn("a protocol that weir does not know: the port's name tells, or else the first bytes do");
+        }
+        Ok(protocol)
+    });
+    fields.ignore(&["nodePort"], "fields");
+    fields.finish();
+    let name = name?.filter(|name| !name.is_empty());
+    let (port, target_port, declared) = (port?, target?, declared?.flatten());
+    if tcp? == Some(false) {
+        at.warn("only TCP is governed in this version: port left out");
+        return Ok(None);
+    }
+    // By its name up to the first dash, as in `http-admin`.
+    let by_name = || name.and_then(|name| protocol_word(at, name.split('-').next()?));
+    Ok(Some(ServicePort {
+        name: name.map(str::to_owned),
+        port,
+        target_port: target_port.unwrap_or(port),
+        protocol: declared.or_else(by_name).unwrap_or(AppProtocol::Detect),
+    }))
+}
+
+pub(super) fn port_number(at: &At<'_>) -> Read<Port> {
+    at.integer(1..=65_535).map(Port)
+}
+
+fn protocol_word(at: &At<'_>, word: &str) -> Option<AppProtocol> {
+    match word {
+        "http" => Some(AppProtocol::Http),
+        "http2" | "grpc" | "kubernetes.io/h2c" => {
+            at.warn("http2 and grpc are balanced by connection in this version, as tcp is");
+            Some(AppProtocol::Tcp)
+        }
+        "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" => Some(AppProtocol::Tcp),
+        _ => None,
+    }
+}

@@ -1,0 +1,97 @@
+//! `Workload`.
+
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use super::super::name::{address, is_subdomain};
+use super::super::object::{LocalPod, Workload};
+use super::metadata::Metadata;
+use super::service::{distinct, ipv4};
+use super::{At, Fields, Read};
+
+/// Addresses of one Workload.
+const ADDRESSES_MAX: usize = 16;
+
+pub(super) fn workload(at: &At<'_>, metadata: Metadata) -> Read<Workload> {
+    let mut fields = at.fields()?;
+    let addresses = fields.optional("addresses", addresses);
+    let ready = fields.optional("ready", At::boolean);
+    let network = fields.optional("network", network);
+    let node = fields.optional("node", |at| {
+        at.text("a node's name", |text| {
+            is_subdomain(text).then(|| text.to_owned())
+        })
+    });
+    let local = local(&mut fields);
+    fields.finish();
+    let (addresses, local) = (addresses?.unwrap_or_default(), local?);
+    if addresses.is_empty() && local.is_none() {
+        return at.wrong("addresses, or netns and cgroup of a workload of this node");
+    }
+    Ok(Workload {
+        name: metadata.name,
+        labels: metadata.labels,
+        addresses,
+        ready: ready?.unwrap_or(true),
+        network: network?.unwrap_or_default(),
+        node: node?,
+        local,
+    })
+}
+
+/// The IPv4 ones: pods have IPv6 addresses that nobody asked for.
+fn addresses(at: &At<'_>) -> Read<Vec<IpAddr>> {
+    let addresses = at.items(ADDRESSES_MAX, |at| {
+        match at.text("an IP address", address)? {
+            IpAddr::V6(_) => {
+                at.warn("IPv6 is not governed in this version: address left out");
+                Ok(None)
+            }
+            address => ipv4(at, address).map(Some),
+        }
+    });
+    Ok(distinct(at, addresses?.into_iter().flatten()))
+}
+
+/// `spec.network`: any word; addresses mean something only within one.
+pub(super) fn network(at: &At<'_>) -> Read<String> {
+    let expected = "a name of lower-case letters, digits, `-` and `.`, or an empty string";
+    at.text(expected, |text| {
+        (text.is_empty() || is_subdomain(text)).then(|| text.to_owned())
+    })
+}
+
+/// `netns`, `cgroup` and `enrolled`, which only a workload of this node has.
+fn local(fields: &mut Fields<'_>) -> Read<Option<LocalPod>> {
+    let netns = fields.find("netns");
+    let cgroup = fields.find("cgroup");
+    let enrolled = fields.find("enrolled");
+    match (netns, cgroup, enrolled) {
+        (None, None, None) => Ok(None),
+        (None, None, Some(at)) => at.wrong(
+            "no `enrolled` without netns and cgroup: only a workload of this node can be enrolled",
+        ),
+        (Some(netns), Some(cgroup), enrolled) => {
+            let (netns, cgroup) = (path(&netns), path(&cgroup));
+            let enrolled = enrolled.map_or(Ok(true), |at| at.boolean());
+            Ok(Some(LocalPod {
+                netns: netns?,
+                cgroup: cgroup?,
+                enrolled: enrolled?,
+            }))
+        }
+        (Some(at), None, _) => at.wrong("cgroup beside netns: a workload of this node needs both"),
+        (None, Some(at), _) => at.wrong("netns beside cgroup: a workload of this node needs both"),
+    }
+}
+
+fn path(at: &At<'_>) -> Read<PathBuf> {
+    at.text("an absolute path without `..`", |text| {
+        let path = Path::new(text);
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        (path.is_absolute() && plain && text.len() < 4096 && !text.contains('\0'))
+            .then(|| path.to_path_buf())
+    })
+}

@@ -1,0 +1,285 @@
+//! From text to objects: finds the documents of YAML and JSON files and has
+//! each decoded, so that a mistake in one does not hide those of another.
+//!
+//! Owns the bounds on input. All or nothing: one mistake, and no object at all.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
+
+use super::Kind;
+use super::decode::{self, Found, Report};
+use super::mistake::{Mistake, Mistakes, Warning};
+use super::node::{Node, NodeSeed};
+use super::object::{Object, ObjectName};
+use super::store::ResourceVersion;
+
+/// What all files of one call may hold, in bytes: room for a hundred thousand workloads.
+pub const INPUT_MAX: usize = 64 * 1024 * 1024;
+
+/// What they may unfold to, in values.
+const NODES_MAX: usize = 8_000_000;
+
+/// How deep lists and maps may nest; the kinds need eight.
+const DEPTH_MAX: usize = 64;
+
+/// A named text: a file, standard input, the body of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// As messages call it.
+    pub name: String,
+    /// YAML, one or more documents, or JSON.
+    pub text: String,
+}
+
+impl Source {
+    /// The text `text`, called `name` in messages.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
+    }
+}
+
+/// What [`parse`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// The objects, in the order they were written, each only once.
+    pub objects: Vec<Object>,
+    /// What was left out or may not be meant.
+    pub warnings: Vec<Warning>,
+    versions: BTreeMap<(Kind, ObjectName), ResourceVersion>,
+}
+
+impl Parsed {
+    /// The `metadata.resourceVersion` that the document of this object carried.
+    pub fn resource_version(&self, kind: Kind, name: &ObjectName) -> Option<ResourceVersion> {
+        self.versions.get(&(kind, name.clone())).copied()
+    }
+}
+
+/// Reads every document of every source.
+///
+/// # Errors
+/// Every mistake of every document. Nothing of the input holds then.
+pub fn parse(sources: &[Source]) -> Result<Parsed, Mistakes> {
+    let mut collector = Collector::default();
+    let left = Cell::new(NODES_MAX);
+    let mut bytes: usize = 0;
+    for source in sources {
+        bytes = bytes.saturating_add(source.text.len());
+        if bytes > INPUT_MAX {
+            let expected = format!("at most {} MiB of input in one go", INPUT_MAX >> 20);
+            collector
+                .mistakes
+                .push(unreadable(&source.name, None, String::new(), expected));
+            break;
+        }
+        for (index, document) in documents(&source.text, &left).into_iter().enumerate() {
+            match document {
+                Ok(node) => collector.decode(&source.name, index + 1, &node),
+                Err(Unreadable { path, expected }) => {
+                    collector.mistakes.unreadable = true;
+                    let mistake = unreadable(&source.name, Some(index + 1), path, expected);
+                    collector.mistakes.push(mistake);
+                }
+            }
+        }
+    }
+    collector.finish()
+}
+
+/// Reads one document that is already JSON, e.g. the result of a patch.
+///
+/// # Errors
+/// Every mistake of it.
+pub fn parse_value(name: &str, value: &Value) -> Result<Parsed, Mistakes> {
+    parse_values(name, std::slice::from_ref(value))
+}
+
+/// Reads documents that are already JSON, one after the other.
+pub(super) fn parse_values(name: &str, values: &[Value]) -> Result<Parsed, Mistakes> {
+    let mut collector = Collector::default();
+    for (index, value) in values.iter().enumerate() {
+        collector.decode(name, index + 1, &Node::from(value));
+    }
+    collector.finish()
+}
+
+#[derive(Default)]
+struct Collector {
+    parsed: Parsed,
+    mistakes: Mistakes,
+    /// Where each object was found first.
+    places: BTreeMap<(Kind, ObjectName), String>,
+}
+
+impl Collector {
+    fn decode(&mut self, source: &str, document: usize, node: &Node) {
+        let report = Report::new(source, document);
+        for Found {
+            object,
+            version,
+            path,
+        } in decode::document(node, &report)
+        {
+            let key = (object.kind(), object.name().clone());
+            if let Some(place) = self.places.get(&key) {
+                let mistake = Mistake {
+                    source: Some(source.to_owned()),
+                    document: Some(document),
+                    object: None,
+                    path,
+                    value: Some(object.to_string()),
+                    expected: format!("each object once; it is in {place} too"),
+                };
+                report.push(mistake);
+                continue;
+            }
+            if let Some(version) = version {
+                self.parsed.versions.insert(key.clone(), version);
+            }
+            self.places
+                .insert(key, format!("{source}, document {document}"));
+            self.parsed.objects.push(object);
+        }
+        let (mistakes, warnings) = report.into_parts();
+        self.mistakes.append(mistakes);
+        self.parsed.warnings.extend(warnings);
+    }
+
+    fn finish(self) -> Result<Parsed, Mistakes> {
+        self.mistakes.or(self.parsed)
+    }
+}
+
+fn unreadable(source: &str, document: Option<usize>, path: String, expected: String) -> Mistake {
+    Mistake {
+        source: Some(source.to_owned()),
+        document,
+        object: None,
+        path,
+        value: None,
+        expected,
+    }
+}
+
+/// A document that is neither YAML nor JSON.
+struct Unreadable {
+    /// `line 3, column 5`, of the file.
+    path: String,
+    expected: String,
+}
+
+type Document = Result<Node, Unreadable>;
+
+fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with(['{', '[']) {
+        let before = left.get();
+        if let Some(nodes) = json_documents(text, left) {
+            return nodes.into_iter().map(Ok).collect();
+        }
+        // Flow-style YAML begins the same way, and says better what is wrong.
+        left.set(before);
+    }
+    split(text)
+        .into_iter()
+        .filter_map(|(line, text)| match yaml_document(text, line, left) {
+            Ok(Node::Null) => None,
+            other => Some(other),
+        })
+        .collect()
+}
+
+/// One JSON document after the other; `None` if it is not JSON all through.
+fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
+    let mut rest = text.as_bytes();
+    let mut nodes = Vec::new();
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            return Some(nodes);
+        }
+        // Byte by byte, so that `rest` stands behind the document afterwards.
+        let mut json = serde_json::Deserializer::from_reader(&mut rest);
+        nodes.push(NodeSeed { left }.deserialize(&mut json).ok()?);
+    }
+}
+
+/// Cuts at the document markers, which YAML allows nowhere else at the start
+/// of a line, not even in a block of text. Gives the first line's number, from 0.
+fn split(text: &str) -> Vec<(usize, &str)> {
+    let marker = |line: &str, mark: &str| {
+        line.strip_prefix(mark)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    };
+    let mut parts = Vec::new();
+    let (mut start, mut start_line, mut offset) = (0, 0, 0);
+    let mut blank = true;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let ends = marker(line, "...");
+        if marker(line, "---") || ends {
+            if !blank {
+                parts.push((start_line, &text[start..offset]));
+            }
+            start = if ends { offset + line.len() } else { offset };
+            start_line = if ends { number + 1 } else { number };
+            blank = ends;
+        } else {
+            // Directives speak of the document that follows; the YAML library
+            // has no use for any.
+            blank &= line.trim().is_empty() || line.starts_with(['#', '%']);
+        }
+        offset += line.len();
+    }
+    if !blank {
+        parts.push((start_line, &text[start..]));
+    }
+    parts
+}
+
+fn yaml_document(text: &str, first_line: usize, left: &Cell<usize>) -> Document {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: NODES_MAX,
+            max_events: 4 * NODES_MAX,
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+            max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 100_000,
+            max_replay_stack_depth: 16,
+        },
+        // The decoder names every one of them, not just the first.
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        emit_comments: false,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        with_snippet: false,
+    };
+    let read = |yaml: serde_saphyr::Deserializer<'_, '_>| NodeSeed { left }.deserialize(yaml);
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, read).map_err(|error| {
+        let path = error.location().map_or_else(String::new, |at| {
+            format!(
+                "line {}, column {}",
+                usize::try_from(at.line()).unwrap_or(0) + first_line,
+                at.column()
+            )
+        });
+        Unreadable {
+            path,
+            expected: format!("YAML or JSON: {}", error.without_snippet()),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! The set of all objects. Owns who is in it; what the objects say of each
+//! other is `check`'s.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::object::{EgressRule, MeshConfig, Object, ObjectName, RouteRule, Service, Workload};
+use super::{Kind, Mistakes, Warning, check};
+
+/// Every object in force, or about to be. Cloning shares the objects.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Inventory.
+    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    /// Inventory.
+    pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    /// Rules.
+    pub route_rules: BTreeMap<ObjectName, Arc<RouteRule>>,
+    /// Rules.
+    pub egress_rules: BTreeMap<ObjectName, Arc<EgressRule>>,
+    /// Rules.
+    pub mesh_configs: BTreeMap<ObjectName, Arc<MeshConfig>>,
+}
+
+/// What [`Objects::upsert`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// There was none of this kind and name.
+    Created,
+    /// It is different now.
+    Configured,
+    /// It already said this.
+    Unchanged,
+}
+
+impl Objects {
+    /// Adds `object`, or puts it in the place of the one of its kind and name.
+    pub fn upsert(&mut self, object: Object) -> Change {
+        let change = match self.get(object.kind(), object.name()) {
+            None => Change::Created,
+            // The old one stays, so that whoever compares by pointer sees no change.
+            Some(old) if old == object => return Change::Unchanged,
+            Some(_) => Change::Configured,
+        };
+        let name = object.name().clone();
+        match object {
+            Object::Service(object) => drop(self.services.insert(name, object)),
+            Object::Workload(object) => drop(self.workloads.insert(name, object)),
+            Object::RouteRule(object) => drop(self.route_rules.insert(name, object)),
+            Object::EgressRule(object) => drop(self.egress_rules.insert(name, object)),
+            Object::MeshConfig(object) => drop(self.mesh_configs.insert(name, object)),
+        }
+        change
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, kind: Kind, name: &ObjectName) -> Option<Object> {
+        match kind {
+            Kind::Service => self.services.remove(name).map(Object::Service),
+            Kind::Workload => self.workloads.remove(name).map(Object::Workload),
+            Kind::RouteRule => self.route_rules.remove(name).map(Object::RouteRule),
+            Kind::EgressRule => self.egress_rules.remove(name).map(Object::EgressRule),
+            Kind::MeshConfig => self.mesh_configs.remove(name).map(Object::MeshConfig),
+        }
+    }
+
+    /// The object of this kind and name.
+    pub fn get(&self, kind: Kind, name: &ObjectName) -> Option<Object> {
+        match kind {
+            Kind::Service => self.services.get(name).cloned().map(Object::Service),
+            Kind::Workload => self.workloads.get(name).cloned().map(Object::Workload),
+            Kind::RouteRule => self.route_rules.get(name).cloned().map(Object::RouteRule),
+            Kind::EgressRule => self.egress_rules.get(name).cloned().map(Object::EgressRule),
+            Kind::MeshConfig => self.mesh_configs.get(name).cloned().map(Object::MeshConfig),
+        }
+    }
+
+    /// All objects of a kind, by name.
+    pub fn list(&self, kind: Kind) -> Vec<Object> {
+        match kind {
+            Kind::Service => self
+                .services
+                .values()
+                .cloned()
+                .map(Object::Service)
+                .collect(),
+            Kind::Workload => self
+                .workloads
+                .values()
+                .cloned()
+                .map(Object::Workload)
+                .collect(),
+            Kind::RouteRule => self
+                .route_rules
+                .values()
+                .cloned()
+                .map(Object::RouteRule)
+                .collect(),
+            Kind::EgressRule => self
+                .egress_rules
+                .values()
+                .cloned()
+                .map(Object::EgressRule)
+                .collect(),
+            Kind::MeshConfig => self
+                .mesh_configs
+                .values()
+                .cloned()
+                .map(Object::MeshConfig)
+                .collect(),
+        }
+    }
+
+    /// Puts the rules of `other` in the place of these; the inventory stays.
+    /// This is what undo does.
+    pub fn replace_rules(&mut self, other: &Self) {
+        self.route_rules.clone_from(&other.route_rules);
+        self.egress_rules.clone_from(&other.egress_rules);
+        self.mesh_configs.clone_from(&other.mesh_configs);
+    }
+
+    /// Whether the objects fit each other, and what is odd about them.
+    pub fn check(&self) -> Result<Vec<Warning>, Mistakes> {
+        check::check(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, parse};
+    use super::*;
+
+    fn config(egress: &str) -> Object {
+        let text = format!(
+            "{{apiVersion: weir.dev/v1, kind: MeshConfig, metadata: {{name: default}}, spec: {{egress: {egress}}}}}"
+        );
+        parse(&[Source::new("f", text)]).unwrap().objects.remove(0)
+    }
+
+    #[test]
+    fn upsert_says_what_changed() {
+        let mut objects = Objects::default();
+        assert_eq!(objects.upsert(config("deny")), Change::Created);
+        let kept = Arc::clone(&objects.mesh_configs[config("deny").name()]);
+        assert_eq!(objects.upsert(config("deny")), Change::Unchanged);
+        assert!(
+            Arc::ptr_eq(&kept, &objects.mesh_configs[&kept.name]),
+            "an unchanged object stays the same"
+        );
+        assert_eq!(objects.upsert(config("allow")), Change::Configured);
+        assert_eq!(objects.list(Kind::MeshConfig), [config("allow")]);
+        assert_eq!(
+            objects.remove(Kind::MeshConfig, &kept.name),
+            Some(config("allow"))
+        );
+        assert_eq!(objects.remove(Kind::MeshConfig, &kept.name), None);
+        assert_eq!(objects.get(Kind::MeshConfig, &kept.name), None);
+    }
+}

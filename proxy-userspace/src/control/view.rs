@@ -1,0 +1,37 @@
+//! What is in force, for everybody to read without waiting.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::config::{Kind, Object, ObjectName, Objects, ResourceVersion, Warning};
+
+/// One configuration that is in force. Never changes; the next one replaces it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The objects.
+    pub objects: Objects,
+    /// The generation of the rules.
+    pub generation: u64,
+    /// The revision of the inventory.
+    pub revision: u64,
+    /// What is odd about it.
+    pub warnings: Vec<Warning>,
+    pub(super) versions: BTreeMap<(Kind, ObjectName), ResourceVersion>,
+}
+
+impl View {
+    /// The version of an object; `None` if there is no such object.
+    pub fn version(&self, kind: Kind, name: &ObjectName) -> Option<ResourceVersion> {
+        self.versions.get(&(kind, name.clone())).copied()
+    }
+
+    /// The canonical document of one of these objects, with its version.
+    pub fn document(&self, object: &Object) -> Value {
+        let mut document = object.to_json();
+        if let Some(version) = self.version(object.kind(), object.name()) {
+            document["metadata"]["resourceVersion"] = version.to_string().into();
+        }
+        document
+    }
+}

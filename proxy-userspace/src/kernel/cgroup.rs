@@ -1,0 +1,89 @@
+//! cgroup v2: where it is mounted, what a directory's id is, and weir's own
+//! cgroup, by which alone it is exempt from its own hooks.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use super::error::KernelError;
+
+/// Name of weir's own cgroup below the one that the hooks are attached to.
+const OWN: &str = "weir-proxy";
+
+/// An open cgroup v2 directory.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    dir: File,
+    id: u64,
+}
+
+impl Cgroup {
+    /// Opens `path`, which must lie in a cgroup v2 hierarchy.
+    pub fn open(path: &Path) -> Result<Self, KernelError> {
+        let named = |call| move |source| KernelError::call(call, path.display().to_string(), source);
+        let dir = File::open(path).map_err(named("open"))?;
+        let kind = statfs(path).map_err(|errno| named("statfs")(errno.into()))?;
+        if kind.filesystem_type() != CGROUP2_SUPER_MAGIC {
+            return Err(KernelError::NoCgroup2 { path: path.into() });
+        }
+        // On 64-bit kernels the id of a cgroup is the inode number of its directory.
+        let id = dir.metadata().map_err(named("stat"))?.ino();
+        Ok(Self { path: path.into(), dir, id })
+    }
+
+    /// The mount point of the hierarchy, wherever it is: alone, or as `unified` beside v1.
+    pub fn find_root() -> Result<PathBuf, KernelError> {
+        let mounts = "/proc/self/mountinfo";
+        let text = fs::read_to_string(mounts).map_err(|error| KernelError::call("read", mounts, error))?;
+        text.lines()
+            .find_map(|line| {
+                let (fields, kind) = line.split_once(" - ")?;
+                kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?.map(PathBuf::from)
+            })
+            .ok_or_else(|| KernelError::NoCgroup2 { path: PathBuf::from("/") })
+    }
+
+    /// The kernel's id of this cgroup.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes weir's own cgroup below this one and moves this process into it.
+    pub fn enter_own(&self) -> Result<Self, KernelError> {
+        let path = self.path.join(OWN);
+        let named = |call| {
+            let path = path.display().to_string();
+            move |source| KernelError::call(call, path, source)
+        };
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(named("mkdir")(error)),
+            _ => {}
+        }
+        fs::write(path.join("cgroup.procs"), "0").map_err(named("joining the cgroup"))?;
+        Self::open(&path)
+    }
+
+    /// Removes weir's own cgroup; it must be empty.
+    pub fn remove_own(&self) -> io::Result<()> {
+        match fs::remove_dir(self.path.join(OWN)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}

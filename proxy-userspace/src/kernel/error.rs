@@ -1,0 +1,86 @@
+//! What can go wrong between weir and the kernel: which call, on what, and
+//! what the operator can do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A failed step of loading, attaching, writing or reading the kernel half.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A bpf(2) or file system call failed.
+    #[error("{call} failed for {what}: {source}")]
+    Call {
+        /// The system call or command.
+        call: &'static str,
+        /// What it was asked for.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// aya could not load the object; its message carries the verifier's log.
+    #[error("the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF)")]
+    Load(String),
+    /// A map operation failed.
+    #[error("map {map}: {source}")]
+    Map {
+        /// The map's name.
+        map: &'static str,
+        /// aya's account.
+        source: aya::maps::MapError,
+    },
+    /// Pins of another version lie where ours should go.
+    #[error("{path} belongs to another version of weir ({found}; this one needs {wanted}): run `weir uninstall` first, with the same --bpffs", path = path.display())]
+    ForeignPin {
+        /// The pin.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What this version writes.
+        wanted: String,
+    },
+    /// The configuration does not fit the kernel's tables.
+    #[error("{map} would need {wanted} entries, the limit is {limit}: nothing was changed")]
+    TooLarge {
+        /// The map's name.
+        map: &'static str,
+        /// Entries wanted.
+        wanted: usize,
+        /// Entries that fit.
+        limit: usize,
+    },
+    /// A write failed, and so did the way back.
+    #[error("{0}; the former tables could not be restored either")]
+    Closed(Box<KernelError>),
+    /// No cgroup v2 hierarchy.
+    #[error("no cgroup v2 hierarchy is mounted at or above {path}: mount one (`mount -t cgroup2 none /sys/fs/cgroup`) or name it with --cgroup", path = path.display())]
+    NoCgroup2 {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// No bpffs.
+    #[error("{path} is no bpffs: run `mount -t bpf bpf {path}` or name one with --bpffs", path = path.display())]
+    NoBpffs {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// Somebody else's program forbids ours.
+    #[error("a program that was attached to a parent of {cgroup} without BPF_F_ALLOW_MULTI forbids weir's `{hook}` hook: find it with `bpftool cgroup tree`, and have its owner attach it with the multi flag", cgroup = cgroup.display())]
+    Forbidden {
+        /// Where ours should go.
+        cgroup: PathBuf,
+        /// Which hook.
+        hook: &'static str,
+    },
+}
+
+impl KernelError {
+    /// A failed call.
+    pub(crate) fn call(call: &'static str, what: impl Into<String>, source: io::Error) -> Self {
+        Self::Call { call, what: what.into(), source }
+    }
+
+    /// For `map_err` on map operations.
+    pub(crate) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
+        move |source| Self::Map { map, source }
+    }
+}

@@ -1,0 +1,142 @@
+//! Typed handles on the pinned maps, and the check that a reused pin is what
+//! this version would make.
+//!
+//! Must never be used to decide anything: what stands in the maps is decided
+//! in `snapshot` and written by `write`.
+
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
+use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage};
+use proxy_common::{
+    ABI_VERSION, AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Event, Flow, FlowKey,
+    LocalEntry, LocalKey, NetnsCookie, NodeConfig, PortEntry, PortKey, ServiceEntry, ServiceKey,
+    Workload, WorkloadId,
+};
+
+use super::error::KernelError;
+
+/// What a pinned map must look like.
+#[derive(Clone, Copy, Debug)]
+pub struct MapSpec {
+    /// Name in the object and of the pin.
+    pub name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// Entries that fit (bytes, for the ring buffer).
+    pub max_entries: usize,
+}
+
+const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> MapSpec {
+    MapSpec { name, kind, key: size_of::<K>(), value: size_of::<V>(), max_entries }
+}
+
+/// Every map of `proxy-ebpf/src/maps.rs`.
+pub const SPECS: [MapSpec; 16] = [
+    spec::<u32, u32>("ABI", MapType::Array, 1),
+    spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
+    spec::<NetnsCookie, Workload>("WORKLOADS", MapType::Hash, 4_096),
+    spec::<LocalKey, LocalEntry>("LOCAL", MapType::Hash, 65_536),
+    spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 262_144),
+    spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 65_536),
+    spec::<TrieKey<EgressKey>, EgressEntry>("EGRESS", MapType::LpmTrie, 262_144),
+    spec::<PortKey, PortEntry>("EGRESS_PORTS", MapType::Hash, 262_144),
+    spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
+    spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
+    spec::<FlowKey, Flow>("FLOWS", MapType::Hash, 65_536),
+    spec::<u32, Flow>("NOTES", MapType::SkStorage, 0),
+    spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
+    spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
+    MapSpec { name: "EVENTS", kind: MapType::RingBuf, key: 0, value: 0, max_entries: 262_144 },
+    spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),
+];
+
+/// One event must fit the ring buffer many times over.
+const _: () = assert!(size_of::<Event>() * 1_000 < 262_144);
+
+/// The spec of the map called `name`.
+pub fn max_entries(name: &str) -> usize {
+    SPECS.iter().find(|spec| spec.name == name).map_or(0, |spec| spec.max_entries)
+}
+
+/// Checks that a pin, if there is one, can be reused.
+pub fn check_pin(spec: &MapSpec, pin: &Path) -> Result<(), KernelError> {
+    if !pin.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(pin).map_err(KernelError::map(spec.name))?;
+    let found = format!(
+        "{:?}, key {}, value {}, {} entries",
+        info.map_type().map_err(KernelError::map(spec.name))?,
+        info.key_size(),
+        info.value_size(),
+        info.max_entries(),
+    );
+    let wanted = format!("{:?}, key {}, value {}, {} entries", spec.kind, spec.key, spec.value, spec.max_entries);
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(KernelError::ForeignPin { path: pin.into(), found, wanted })
+    }
+}
+
+/// Checks the version that the pinned `ABI` map holds; 0 is one just made.
+pub fn check_abi(ebpf: &mut Ebpf, pin: &Path) -> Result<(), KernelError> {
+    let mut abi: Array<MapData, u32> = take(ebpf, "ABI")?;
+    let found = abi.get(&0, 0).map_err(KernelError::map("ABI"))?;
+    if found != 0 && found != ABI_VERSION {
+        return Err(KernelError::ForeignPin {
+            path: pin.into(),
+            found: format!("ABI {found}"),
+            wanted: format!("ABI {ABI_VERSION}"),
+        });
+    }
+    abi.set(0, ABI_VERSION, 0).map_err(KernelError::map("ABI"))
+}
+
+/// The maps that the daemon works with, in the types of `proxy-common`.
+pub struct Maps {
+    pub node: Array<MapData, NodeConfig>,
+    pub workloads: HashMap<MapData, NetnsCookie, Workload>,
+    pub local: HashMap<MapData, LocalKey, LocalEntry>,
+    pub addresses: HashMap<MapData, AddressKey, AddressEntry>,
+    pub services: HashMap<MapData, ServiceKey, ServiceEntry>,
+    pub egress: LpmTrie<MapData, EgressKey, EgressEntry>,
+    pub egress_ports: HashMap<MapData, PortKey, PortEntry>,
+    pub pending: HashMap<MapData, WorkloadId, u64>,
+    pub flows: HashMap<MapData, FlowKey, Flow>,
+    pub listeners: SkStorage<MapData, u32>,
+    pub counters: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            node: take(ebpf, "NODE")?,
+            workloads: take(ebpf, "WORKLOADS")?,
+            local: take(ebpf, "LOCAL")?,
+            addresses: take(ebpf, "ADDRESSES")?,
+            services: take(ebpf, "SERVICES")?,
+            egress: take(ebpf, "EGRESS")?,
+            egress_ports: take(ebpf, "EGRESS_PORTS")?,
+            pending: take(ebpf, "PENDING")?,
+            flows: take(ebpf, "FLOWS")?,
+            listeners: take(ebpf, "LISTENERS")?,
+            counters: take(ebpf, "COUNTERS")?,
+        })
+    }
+}
+
+/// Takes one map out of a loaded object, as its type.
+pub fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| KernelError::Load(format!("the object holds no map {name}")))?;
+    M::try_from(map).map_err(KernelError::map(name))
+}

@@ -1,0 +1,368 @@
+//! The daemon's side of the kernel half: loads the programs, pins links and
+//! maps, writes tables, reads events.
+//!
+//! The only module that talks to bpf(2). Must never decide on a connection,
+//! and must never leave a state in the maps that allows more than the last
+//! [`TableSet`] that was asked for.
+#![expect(unsafe_code, reason = "bpf(2) has no safe form for links; every block says why it holds")]
+
+pub mod cgroup;
+mod error;
+mod events;
+mod link;
+mod maps;
+mod write;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Map, MapData, SkStorage};
+use aya::programs::Program;
+use aya::{Btf, Ebpf, EbpfLoader};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use proxy_common::{Counter, Flow, NodeConfig};
+
+pub use self::cgroup::Cgroup;
+pub use self::error::KernelError;
+pub use self::events::{Events, HookLog};
+use self::link::AttachType;
+use self::maps::Maps;
+use crate::tables::TableSet;
+
+/// Flows that may be pending on the node: 7/8 of `FLOWS`, so that those that
+/// were counted a moment late still fit.
+pub const PENDING_MAX: u64 = 57_344;
+
+/// Program, attach type and name of the pin, in the order of attachment:
+/// nothing is captured before everything that a captured flow needs is there.
+const HOOKS: [(&str, AttachType, &str); 7] = [
+    ("weir_flow", AttachType::SockOps, "sock_ops"),
+    ("weir_getpeername4", AttachType::Getpeername4, "getpeername4"),
+    ("weir_getpeername6", AttachType::Getpeername6, "getpeername6"),
+    ("weir_bind4", AttachType::Bind4, "bind4"),
+    ("weir_bind6", AttachType::Bind6, "bind6"),
+    ("weir_connect4", AttachType::Connect4, "connect4"),
+    ("weir_connect6", AttachType::Connect6, "connect6"),
+];
+
+/// The same for the fence on each enrolled cgroup.
+const FENCES: [(&str, AttachType, &str); 2] = [
+    ("weir_fence4", AttachType::Connect4, "connect4"),
+    ("weir_fence6", AttachType::Connect6, "connect6"),
+];
+
+/// The pins below one bpffs.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// The pins in `root`, a directory on a bpffs that need not exist yet.
+    pub fn new(root: &Path) -> Result<Self, KernelError> {
+        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let kind = statfs(existing).map_err(|_| KernelError::NoBpffs { path: root.into() })?;
+        if kind.filesystem_type() != BPF_FS_MAGIC {
+            return Err(KernelError::NoBpffs { path: root.into() });
+        }
+        Ok(Self { root: root.into() })
+    }
+
+    fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    fn link(&self, name: &str) -> PathBuf {
+        self.root.join("links").join(name)
+    }
+
+    fn fences(&self) -> PathBuf {
+        self.root.join("fences")
+    }
+
+    fn fence(&self, cgroup: u64, hook: &str) -> PathBuf {
+        self.fences().join(format!("{cgroup}-{hook}"))
+    }
+
+    fn make(&self) -> Result<(), KernelError> {
+        for dir in [self.root.join("maps"), self.root.join("links"), self.fences()] {
+            fs::create_dir_all(&dir)
+                .map_err(|error| KernelError::call("mkdir", dir.display().to_string(), error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes every pin. The connect hooks go first: without them nothing is
+    /// captured, so that nothing is captured by half. Returns how many went.
+    pub fn remove(&self) -> Result<usize, KernelError> {
+        let mut removed = 0;
+        let mut pins = read_dir(&self.root.join("links"))?;
+        pins.sort_by_key(|path| !path.to_string_lossy().contains("connect"));
+        pins.extend(read_dir(&self.fences())?);
+        pins.extend(read_dir(&self.root.join("maps"))?);
+        for path in pins {
+            fs::remove_file(&path)
+                .map_err(|error| KernelError::call("unlink", path.display().to_string(), error))?;
+            removed += 1;
+        }
+        for dir in ["links", "fences", "maps"].map(|dir| self.root.join(dir)) {
+            match fs::remove_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(KernelError::call("rmdir", dir.display().to_string(), error));
+                }
+                _ => {}
+            }
+        }
+        // It may be a mount point or hold what others put there: then it stays.
+        let _stays = fs::remove_dir(&self.root);
+        Ok(removed)
+    }
+}
+
+/// The files of a directory; none if it does not exist.
+fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let named = |error| KernelError::call("readdir", dir.display().to_string(), error);
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(named),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(named(error)),
+    }
+}
+
+/// The kernel programs and where they hang, for `weir status`.
+pub fn hooks() -> impl Iterator<Item = (&'static str, &'static str)> {
+    HOOKS.into_iter().map(|(program, _, hook)| (program, hook))
+}
+
+/// The kernel half, loaded and attached.
+pub struct Kernel {
+    /// Keeps the programs alive for links that are still to be made.
+    ebpf: Ebpf,
+    pins: Pins,
+    maps: Maps,
+    written: TableSet,
+}
+
+/// What else a load yields.
+pub struct Streams {
+    /// Denials and audits.
+    pub events: Events,
+    /// Debug lines; present only if they were asked for.
+    pub log: Option<HookLog>,
+}
+
+impl Kernel {
+    /// Loads the programs and takes over the maps and links that are pinned,
+    /// or makes them. `proxy_cgroup` is the only cgroup that is exempt.
+    pub fn load(pins: &Pins, cgroup: &Cgroup, proxy_cgroup: &Cgroup, debug: bool) -> Result<(Self, Streams), KernelError> {
+        pins.make()?;
+        for spec in &maps::SPECS {
+            maps::check_pin(spec, &pins.map(spec.name))?;
+        }
+        let mut ebpf = load_object(pins, debug)?;
+        maps::check_abi(&mut ebpf, &pins.map("ABI"))?;
+        let events = Events::take(&mut ebpf)?;
+        let log = debug.then(|| HookLog::take(&mut ebpf)).transpose()?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        let node = NodeConfig { proxy_cgroup: proxy_cgroup.id(), pending_max: PENDING_MAX };
+        maps.node.set(0, node, 0).map_err(KernelError::map("NODE"))?;
+        let written = write::read(&maps)?;
+        for (program, at, pin) in HOOKS {
+            attach(&ebpf, program, &pins.link(pin), cgroup, at, pin)?;
+        }
+        let kernel = Self { ebpf, pins: pins.clone(), maps, written };
+        Ok((kernel, Streams { events, log }))
+    }
+
+    /// Puts `tables` in force. On an error the former tables are restored; if
+    /// that fails too, every workload is closed: egress denied, no listener.
+    pub fn write(&mut self, tables: &TableSet) -> Result<(), KernelError> {
+        write::check_size(tables)?;
+        let before = std::mem::take(&mut self.written);
+        match write::write(&mut self.maps, &before, tables) {
+            Ok(()) => {
+                self.written = tables.clone();
+                Ok(())
+            }
+            Err(error) => {
+                // How far it got is unknown, so look.
+                let restored = write::read(&self.maps)
+                    .and_then(|now| write::write(&mut self.maps, &now, &before));
+                if restored.is_err() {
+                    self.close_all(&before);
+                }
+                self.written = write::read(&self.maps).unwrap_or(before);
+                Err(if restored.is_err() { KernelError::Closed(Box::new(error)) } else { error })
+            }
+        }
+    }
+
+    /// Last resort: every workload keeps its identity and loses its ways out.
+    fn close_all(&mut self, tables: &TableSet) {
+        for (netns, workload) in &tables.workloads {
+            let closed = proxy_common::Workload {
+                id: workload.id,
+                network: workload.network,
+                pending_max: 0,
+                ..proxy_common::Workload::default()
+            };
+            if let Err(error) = self.maps.workloads.insert(netns, closed, 0) {
+                tracing::error!(%error, netns = netns.0, "a workload could not be closed");
+            }
+        }
+    }
+
+    /// Fences the cgroup of an enrolled workload.
+    pub fn fence(&mut self, cgroup: &Cgroup) -> Result<(), KernelError> {
+        for (program, at, hook) in FENCES {
+            attach(&self.ebpf, program, &self.pins.fence(cgroup.id(), hook), cgroup, at, hook)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the fences of all cgroups but `keep`, those of an earlier
+    /// process included.
+    pub fn keep_fences(&mut self, keep: &BTreeSet<u64>) -> Result<(), KernelError> {
+        for path in read_dir(&self.pins.fences())? {
+            let id = path.file_name().and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
+            if !id.is_some_and(|id| keep.contains(&id)) {
+                fs::remove_file(&path)
+                    .map_err(|error| KernelError::call("unlink", path.display().to_string(), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks a listening socket as weir's, so that the hooks send connects to it.
+    pub fn mark_listener(&mut self, socket: &impl std::os::fd::AsRawFd) -> Result<(), KernelError> {
+        self.maps.listeners.insert(socket, 1_u32, 0).map_err(KernelError::map("LISTENERS"))
+    }
+
+    /// A handle by which one worker reads the flows of accepted sockets.
+    pub fn flows(&self) -> Result<Flows, KernelError> {
+        let map = MapData::from_pin(self.pins.map("ACCEPTED")).map_err(KernelError::map("ACCEPTED"))?;
+        SkStorage::try_from(Map::SkStorage(map))
+            .map(|accepted| Flows { accepted })
+            .map_err(KernelError::map("ACCEPTED"))
+    }
+
+    /// The kernel half's counters, summed over all CPUs.
+    pub fn counters(&self) -> Vec<(Counter, u64)> {
+        Counter::ALL
+            .into_iter()
+            .map(|counter| {
+                let values = self.maps.counters.get(&(counter as u32), 0);
+                (counter, values.map_or(0, |values| values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Flows between `connect` and accept right now.
+    pub fn flows_pending(&self) -> usize {
+        self.maps.flows.keys().filter(Result::is_ok).count()
+    }
+
+    /// The same, of one workload.
+    pub fn pending(&self, workload: proxy_common::WorkloadId) -> u64 {
+        self.maps.pending.get(&workload, 0).unwrap_or(0)
+    }
+
+    /// Whether the hook of this name hangs on the cgroup now.
+    pub fn is_attached(&self, hook: &str) -> bool {
+        let info = link::Link::open(&self.pins.link(hook)).and_then(|link| link.info());
+        info.is_ok_and(|info| info.cgroup != 0)
+    }
+
+    /// What the maps hold.
+    pub fn tables(&self) -> &TableSet {
+        &self.written
+    }
+
+    /// Entries and limit of each configuration map.
+    pub fn usage(&self) -> Vec<(&'static str, usize, usize)> {
+        let tables = &self.written;
+        [
+            ("WORKLOADS", tables.workloads.len()),
+            ("LOCAL", tables.local.len()),
+            ("ADDRESSES", tables.addresses.len()),
+            ("SERVICES", tables.services.len()),
+            ("EGRESS", tables.egress.len()),
+            ("EGRESS_PORTS", tables.egress_ports.len()),
+            ("FLOWS", self.flows_pending()),
+        ]
+        .map(|(name, used)| (name, used, maps::max_entries(name)))
+        .to_vec()
+    }
+}
+
+/// One worker's reader of what `sock_ops` handed over.
+pub struct Flows {
+    accepted: SkStorage<MapData, Flow>,
+}
+
+impl Flows {
+    /// The flow of an accepted socket; `None`: nobody's, it came past the hooks.
+    pub fn of(&self, socket: &impl std::os::fd::AsRawFd) -> Option<Flow> {
+        self.accepted.get(socket, 0).ok()
+    }
+}
+
+/// Loads the object with every map pinned (or taken over).
+fn load_object(pins: &Pins, debug: bool) -> Result<Ebpf, KernelError> {
+    let btf = Btf::from_sys_fs().map_err(|error| KernelError::Load(error.to_string()))?;
+    // 0 turns the hooks' debug lines off; the verifier then drops their code.
+    let level: u8 = if debug { aya_log::Level::Trace as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf)).override_global(aya_log::LEVEL, &level, true);
+    for spec in &maps::SPECS {
+        loader.map_pin_path(spec.name, pins.map(spec.name));
+    }
+    let mut ebpf = loader.load(crate::EBPF_OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
+    for (_, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => Ok(()),
+        };
+        loaded.map_err(|error| KernelError::Load(chain(&error)))?;
+    }
+    Ok(ebpf)
+}
+
+/// An error with all its causes: aya keeps the verifier's log in one of them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn attach(
+    ebpf: &Ebpf,
+    program: &'static str,
+    pin: &Path,
+    cgroup: &Cgroup,
+    at: AttachType,
+    hook: &'static str,
+) -> Result<(), KernelError> {
+    let fd = program_fd(ebpf, program)?;
+    link::ensure(pin, fd.as_fd(), cgroup.as_fd(), cgroup.id(), at).map_err(|error| match error {
+        KernelError::Call { call: "BPF_LINK_CREATE", source, .. } if source.raw_os_error() == Some(nix::libc::EPERM) => {
+            KernelError::Forbidden { cgroup: cgroup.path().into(), hook }
+        }
+        other => other,
+    })
+}
+
+fn program_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
+    let missing = || KernelError::Load(format!("the object holds no program {name}"));
+    let fd = ebpf.program(name).ok_or_else(missing)?.fd().map_err(|error| KernelError::Load(error.to_string()))?;
+    let fd: BorrowedFd<'_> = fd.as_fd();
+    fd.try_clone_to_owned().map_err(|error| KernelError::call("dup", name, error))
+}

@@ -1,0 +1,193 @@
+//! `weir explain`: the same `decide` and the same routes as the data path, asked
+//! without sending anything.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use proxy_common::{Decision, Destination, Port, Reason, RuleId, Verdict, decide};
+
+use crate::config::object::{AppProtocol, ObjectName};
+use crate::control::{ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host, Target};
+use crate::egress::host::HostName;
+use crate::snapshot::{Request, RuleView, ServiceView, Snapshot, Source, Subset};
+
+/// Answers `query` by `snapshot`.
+pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
+    let source = snapshot.sources.values().find(|source| source.name == query.workload).ok_or_else(|| {
+        ExplainError::UnknownWorkload(format!("{} is no enrolled workload of this node: see `weir workloads`", query.workload))
+    })?;
+    let mut explanation = Explanation {
+        workload: source.text.to_string(),
+        generation: snapshot.generation,
+        ..Explanation::default()
+    };
+    match destination(snapshot, source, &query.destination)? {
+        Asked::Address(addr) => by_address(snapshot, source, addr, query, &mut explanation)?,
+        Asked::Name(name, port) => by_name(source, &name, port, &mut explanation),
+    }
+    Ok(explanation)
+}
+
+/// What the question is about.
+enum Asked {
+    Address(SocketAddr),
+    Name(HostName, Port),
+}
+
+/// A service's name stands for its virtual address; any other name is external.
+fn destination(snapshot: &Snapshot, source: &Source, target: &Target) -> Result<Asked, ExplainError> {
+    let unclear = |text: String| ExplainError::UnclearDestination(text);
+    match &target.host {
+        Host::Address(ip) => match target.port.or_else(|| only_port_at(snapshot, *ip)) {
+            Some(port) => Ok(Asked::Address(SocketAddr::new(*ip, port.0))),
+            None => Err(unclear(format!("which port of {ip}? Write {ip}:PORT"))),
+        },
+        Host::Name(name) => {
+            let service = service_name(name, &source.name.namespace);
+            let ports: Vec<&ServiceView> = snapshot
+                .services
+                .values()
+                .map(AsRef::as_ref)
+                .filter(|view| view.name == service && target.port.is_none_or(|port| port == view.port))
+                .collect();
+            match (ports.as_slice(), target.port) {
+                ([view], _) => address_of(snapshot, view)
+                    .map(Asked::Address)
+                    .ok_or_else(|| unclear(format!("service {service} has no clusterIP: it cannot be dialled"))),
+                ([], Some(port)) => HostName::parse(name)
+                    .map(|name| Asked::Name(name, port))
+                    .map_err(|error| unclear(format!("{name}: {error}"))),
+                ([], None) => Err(unclear(format!("{name} is no service; for a host name write {name}:PORT"))),
+                (_, _) => Err(unclear(format!("service {service} has several ports: write {name}:PORT"))),
+            }
+        }
+    }
+}
+
+fn service_name(name: &str, namespace: &str) -> ObjectName {
+    let (name, namespace) = name.split_once('.').unwrap_or((name, namespace));
+    ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+fn address_of(snapshot: &Snapshot, view: &ServiceView) -> Option<SocketAddr> {
+    let found = snapshot.tables.services.iter().find(|(_, entry)| entry.service == view.id);
+    found.map(|(key, _)| SocketAddr::new(key.addr.to_ip(), key.port.0))
+}
+
+fn only_port_at(snapshot: &Snapshot, ip: IpAddr) -> Option<Port> {
+    let mut ports = snapshot.tables.services.keys().filter(|key| key.addr.to_ip() == ip).map(|key| key.port);
+    ports.next().filter(|_| ports.next().is_none())
+}
+
+fn by_address(
+    snapshot: &Snapshot,
+    source: &Source,
+    addr: SocketAddr,
+    query: &ExplainQuery,
+    explanation: &mut Explanation,
+) -> Result<(), ExplainError> {
+    let netns = source.pod.netns().cookie();
+    let Some(workload) = snapshot.tables.workloads.get(&netns) else {
+        return Err(ExplainError::UnknownWorkload(format!("{} is not enrolled any more", source.name)));
+    };
+    let decision = decide(&snapshot.tables, workload, netns, Destination::from(addr));
+    explanation.destination = addr.to_string();
+    told(snapshot, &decision, explanation);
+    if let Some(view) = snapshot.services.get(&decision.service) {
+        routed(source, view, query, explanation)?;
+    }
+    if decision.reason == Reason::EgressByName {
+        explanation.notes.push("the proxy allows a request only if a rule names its host and the host's addresses contain this one; ask for NAME:PORT to see which rule that is".into());
+    }
+    Ok(())
+}
+
+fn told(snapshot: &Snapshot, decision: &Decision, explanation: &mut Explanation) {
+    explanation.verdict = match decision.verdict {
+        Verdict::Deny => "deny",
+        Verdict::Direct => "direct",
+        Verdict::Proxy => "proxy",
+    }
+    .into();
+    explanation.reason = decision.reason.name().into();
+    let rule = snapshot.egress.get(&decision.rule).filter(|_| decision.rule != RuleId::NONE);
+    explanation.rule = rule.map(|rule| rule.label.to_string());
+}
+
+fn routed(
+    source: &Source,
+    view: &ServiceView,
+    query: &ExplainQuery,
+    explanation: &mut Explanation,
+) -> Result<(), ExplainError> {
+    explanation.service = Some(view.label.to_string());
+    let protocol = match view.protocol {
+        AppProtocol::Detect => "detect",
+        AppProtocol::Http => "http",
+        AppProtocol::Tcp => "tcp",
+    };
+    explanation.protocol = Some(protocol.into());
+    let headers = headers(query)?;
+    let authority = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    let request = Request {
+        method: query.method.as_deref().unwrap_or("GET"),
+        uri: query.path.as_deref().unwrap_or("/"),
+        authority: &authority,
+        headers: &headers,
+    };
+    let request = (view.protocol != AppProtocol::Tcp).then_some(&request);
+    let rule = view.matching(source, request);
+    explanation.route_rule = rule.map(|rule| rule.label.to_string());
+    explanation.endpoints = match rule {
+        None => shares(&view.all, 100),
+        Some(rule) => by_weight(rule),
+    };
+    if explanation.endpoints.is_empty() {
+        explanation.notes.push(format!("{} has no ready endpoint: HTTP gets 503, bytes a reset", view.label));
+    }
+    Ok(())
+}
+
+fn by_weight(rule: &RuleView) -> Vec<ExplainedEndpoint> {
+    rule.subsets.iter().zip(&rule.weights).flat_map(|(subset, weight)| shares(subset, *weight)).collect()
+}
+
+fn shares(subset: &Subset, percent: u32) -> Vec<ExplainedEndpoint> {
+    let count = u32::try_from(subset.endpoints.len()).unwrap_or(u32::MAX);
+    let share = |endpoint: &std::sync::Arc<crate::snapshot::Endpoint>| ExplainedEndpoint {
+        workload: endpoint.workload.to_string(),
+        address: endpoint.addr,
+        share: f64::from(percent) / f64::from(count),
+    };
+    subset.endpoints.iter().map(share).collect()
+}
+
+fn headers(query: &ExplainQuery) -> Result<HeaderMap, ExplainError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &query.headers {
+        let parsed = name.parse::<HeaderName>().ok().zip(value.parse::<HeaderValue>().ok());
+        let (name, value) =
+            parsed.ok_or_else(|| ExplainError::UnclearDestination(format!("{name}: {value:?} is no header")))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// A host name: which rule on names would open it. Rules on addresses depend on
+/// what the name resolves to, which is not asked here.
+fn by_name(source: &Source, name: &HostName, port: Port, explanation: &mut Explanation) {
+    explanation.destination = format!("{name}:{}", port.0);
+    let rule = source
+        .hosts
+        .iter()
+        .find(|rule| rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name)));
+    let (verdict, reason) = match rule {
+        Some(_) => ("proxy", Reason::EgressByName),
+        None => ("deny", Reason::EgressDenied),
+    };
+    explanation.verdict = verdict.into();
+    explanation.reason = reason.name().into();
+    explanation.rule = rule.map(|rule| rule.label.to_string());
+    explanation.notes.push("only rules on host names were looked at; ask for an address to see the others, and the mesh's default".into());
+}

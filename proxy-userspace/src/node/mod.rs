@@ -1,0 +1,244 @@
+//! The node: its pods, and the data plane that an apply puts in force.
+//!
+//! Owns the order in which an apply reaches the proxy and the kernel. Must
+//! never leave the two with different configurations once `install` returned.
+
+mod canary;
+mod explain;
+mod pod;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+pub use canary::run as run_canary;
+pub use pod::{Admission, CANARY_ADDR, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
+
+use self::canary::Canaries;
+use crate::config::{Objects, Warning};
+use crate::config::object::{LocalPod, ObjectName, Workload};
+use crate::control::{
+    Dataplane, DataplaneStatus, ExplainError, ExplainQuery, Explanation, InstallError, WorkloadStatus,
+};
+use crate::kernel::{Kernel, KernelError};
+use crate::proxy::{Command, WorkerHandle};
+use crate::snapshot::{Compiler, Input, Snapshot};
+use crate::socket::Netns;
+use crate::telemetry::Telemetry;
+
+/// The kernel half, shared with whoever scrapes its counters.
+pub type SharedKernel = Arc<Mutex<Kernel>>;
+
+/// Locks the kernel half. A panic elsewhere does not make its state worse.
+pub fn lock(kernel: &SharedKernel) -> MutexGuard<'_, Kernel> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The data plane of this node.
+pub struct Node {
+    kernel: SharedKernel,
+    home: Netns,
+    workers: Vec<WorkerHandle>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    telemetry: Arc<Telemetry>,
+    compiler: Compiler,
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
+    canaries: Canaries,
+    /// The stored configuration was put in force: from now on a workload that
+    /// cannot be enrolled is a mistake of whoever applies it.
+    started: bool,
+}
+
+/// A pod and its listeners, one list per worker, that are not served yet.
+struct Newcomer {
+    pod: Arc<Pod>,
+    listeners: Vec<Vec<std::net::TcpListener>>,
+}
+
+impl Node {
+    /// A node without pods.
+    pub fn new(
+        kernel: SharedKernel,
+        workers: Vec<WorkerHandle>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        telemetry: Arc<Telemetry>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            kernel,
+            home: Netns::current()?,
+            workers,
+            snapshot,
+            telemetry,
+            compiler: Compiler::default(),
+            pods: BTreeMap::new(),
+            canaries: Canaries::start()?,
+            started: false,
+        })
+    }
+
+    /// Enrols what is new, drops what is gone, keeps what is the same.
+    fn enrol(&self, objects: &Objects, warnings: &mut Vec<Warning>) -> Result<Enrolled, InstallError> {
+        let mut enrolled = Enrolled::default();
+        for (name, workload) in &objects.workloads {
+            let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else { continue };
+            if let Some(pod) = self.pods.get(name).filter(|pod| is_same(pod, spec, workload)) {
+                enrolled.pods.insert(name.clone(), Arc::clone(pod));
+                continue;
+            }
+            match self.enrol_one(spec, workload) {
+                Ok(newcomer) => {
+                    enrolled.pods.insert(name.clone(), Arc::clone(&newcomer.pod));
+                    enrolled.newcomers.push(newcomer);
+                }
+                Err(error) if self.started => return Err(InstallError::Refused(error.to_string())),
+                Err(error) => warnings.push(dropped(name, &error)),
+            }
+        }
+        check_netns(&enrolled.pods)?;
+        Ok(enrolled)
+    }
+
+    fn enrol_one(&self, spec: &LocalPod, workload: &Workload) -> Result<Newcomer, PodError> {
+        let name = &workload.name;
+        let (pod, listeners) = Pod::enrol(name, spec, &workload.addresses, &self.home, self.workers.len())?;
+        let mut kernel = lock(&self.kernel);
+        let cgroup_error = |source| PodError::Cgroup { name: name.clone(), source };
+        for listener in listeners.iter().flatten() {
+            kernel.mark_listener(listener).map_err(cgroup_error)?;
+        }
+        kernel.fence(pod.cgroup()).map_err(cgroup_error)?;
+        Ok(Newcomer { pod: Arc::new(pod), listeners })
+    }
+
+    /// Everything after the tables are in force.
+    fn settle(&mut self, enrolled: Enrolled) {
+        let gone: Vec<ObjectName> =
+            self.pods.keys().filter(|name| !enrolled.pods.contains_key(*name)).cloned().collect();
+        let fresh: Vec<Arc<Pod>> = enrolled.newcomers.iter().map(|newcomer| Arc::clone(&newcomer.pod)).collect();
+        for Newcomer { pod, listeners } in enrolled.newcomers {
+            for (worker, listeners) in self.workers.iter().zip(listeners) {
+                worker.send(Command::Serve(Arc::clone(&pod), listeners));
+            }
+        }
+        for worker in &self.workers {
+            for name in &gone {
+                worker.send(Command::Leave(name.clone()));
+            }
+            worker.send(Command::Refresh);
+        }
+        self.pods = enrolled.pods;
+        self.canaries.watch(self.pods.values().cloned().collect(), fresh);
+        let snapshot = self.snapshot.load();
+        self.telemetry.set_generation(snapshot.generation);
+        let sources = snapshot.sources.values().map(|source| Arc::clone(&source.label));
+        self.telemetry.set_inventory(snapshot.revision, snapshot.sources.len() as u64, sources);
+    }
+
+    fn fences(&self, pods: &BTreeMap<ObjectName, Arc<Pod>>) {
+        let keep: BTreeSet<u64> = pods.values().map(|pod| pod.cgroup().id()).collect();
+        if let Err(error) = lock(&self.kernel).keep_fences(&keep) {
+            tracing::warn!(%error, "a fence of a workload that is gone could not be removed");
+        }
+    }
+}
+
+/// The pods of a configuration that is about to be put in force.
+#[derive(Default)]
+struct Enrolled {
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
+    newcomers: Vec<Newcomer>,
+}
+
+/// A stored workload that is no more.
+fn dropped(name: &ObjectName, error: &PodError) -> Warning {
+    Warning {
+        source: None,
+        document: None,
+        object: Some(format!("Workload {name}")),
+        path: "spec.netns".into(),
+        message: format!("{error}; it is not enrolled"),
+    }
+}
+
+/// Whether the pod is what the workload now asks for, its namespace included:
+/// a pod that was made again has another one behind the same path. A path that
+/// is gone says nothing: the pod may be on its way out, and is served to its end.
+fn is_same(pod: &Pod, spec: &LocalPod, workload: &Workload) -> bool {
+    let same_netns = std::fs::metadata(&spec.netns)
+        .map_or(true, |now| (now.dev(), now.ino()) == pod.netns().identity());
+    pod.spec() == spec && pod.claimed() == workload.addresses && same_netns
+}
+
+/// Two workloads in one namespace would decide on each other's connections.
+fn check_netns(pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Result<(), InstallError> {
+    let mut owners = BTreeMap::new();
+    for (name, pod) in pods {
+        if let Some(other) = owners.insert(pod.netns().cookie(), name) {
+            return Err(InstallError::Refused(format!(
+                "workloads {other} and {name} share one network namespace ({}): a namespace can be enrolled once",
+                pod.spec().netns.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Dataplane for Node {
+    fn install(&mut self, objects: &Objects, generation: u64, revision: u64) -> Result<Vec<Warning>, InstallError> {
+        let mut warnings = Vec::new();
+        let enrolled = match self.enrol(objects, &mut warnings) {
+            Ok(enrolled) => enrolled,
+            Err(error) => {
+                self.fences(&self.pods);
+                return Err(error);
+            }
+        };
+        let former = self.snapshot.load_full();
+        let input = Input { objects, pods: &enrolled.pods, generation, revision };
+        let snapshot = Arc::new(self.compiler.compile(input, &former));
+        // The proxy first: whatever the kernel sends it by the new tables, it knows.
+        self.snapshot.store(Arc::clone(&snapshot));
+        let written = lock(&self.kernel).write(&snapshot.tables);
+        if let Err(error) = written {
+            self.snapshot.store(former);
+            self.fences(&self.pods);
+            return Err(match error {
+                KernelError::TooLarge { .. } => InstallError::Refused(error.to_string()),
+                KernelError::Closed(_) => InstallError::Closed(error.to_string()),
+                _ => InstallError::Failed(error.to_string()),
+            });
+        }
+        self.fences(&enrolled.pods);
+        self.settle(enrolled);
+        self.started = true;
+        Ok(warnings)
+    }
+
+    fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
+        explain::explain(&self.snapshot.load(), query)
+    }
+
+    fn status(&self) -> DataplaneStatus {
+        status::status(&lock(&self.kernel), &self.pods)
+    }
+
+    fn workloads(&self) -> Vec<WorkloadStatus> {
+        status::workloads(&lock(&self.kernel), &self.snapshot.load(), &self.pods)
+    }
+}
+
+impl Drop for Node {
+    /// Lets the workers finish what is in flight. The kernel half stays: egress
+    /// policy goes on holding without the daemon.
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.send(Command::Stop);
+        }
+        for worker in &mut self.workers {
+            worker.join();
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The client's side of an HTTP connection: a socket that knows in which part
+//! of a message it is.
+//!
+//! hyper parses; this looks on, for two things that hyper does not offer: a
+//! time-out for request heads that does not also end idle keep-alive
+//! connections, and telling a request with two lengths from one with one (hyper
+//! drops `Content-Length` beside `Transfer-Encoding`, and weir refuses such
+//! requests instead: RFC 9112 section 6.1). Must never change a byte.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::answer::HEAD_TIMEOUT;
+
+/// What the socket and the request handler know of each other. Both live on
+/// one thread; the lock is never contended and only there because hyper wants a
+/// socket that could be sent elsewhere.
+#[derive(Debug, Default)]
+pub struct Head {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the first byte of a head came that is not whole yet.
+    began: Option<Instant>,
+    /// Between a whole head and the end of its answer.
+    answering: bool,
+    /// Between a whole head and the end of its body.
+    uploading: bool,
+    expired: bool,
+    scan: Scan,
+    waker: Option<Waker>,
+}
+
+impl Head {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// hyper has a whole head, and a body follows or not. Returns what the look
+    /// at its bytes found.
+    pub fn complete(&self, body: bool) -> Framing {
+        let mut state = self.state();
+        state.began = None;
+        state.answering = true;
+        state.uploading = body;
+        std::mem::take(&mut state.scan).framing()
+    }
+
+    /// The answer is out.
+    pub fn answered(&self) {
+        self.state().answering = false;
+    }
+
+    /// The body is in. What comes after both is the next head.
+    pub fn uploaded(&self) {
+        self.state().uploading = false;
+    }
+
+    /// Ends the connection if its head has taken longer than `limit` by `now`.
+    /// Returns whether it did.
+    pub fn expire(&self, now: Instant, limit: Duration) -> bool {
+        let mut state = self.state();
+        let slow = state.began.is_some_and(|began| now.duration_since(began) > limit);
+        let expires = slow && !state.expired;
+        if expires {
+            state.expired = true;
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        }
+        expires
+    }
+
+    fn is_expired(&self) -> bool {
+        self.state().expired
+    }
+
+    /// Remembers whom to wake when the head expires.
+    fn wait(&self, waker: &Waker) {
+        match &mut self.state().waker {
+            Some(old) => old.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        if state.answering || state.uploading || bytes.is_empty() {
+            return;
+        }
+        if state.began.is_none() {
+            state.began = Some(Instant::now());
+        }
+        state.scan.advance(bytes);
+    }
+}
+
+/// How a request head states its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// At most one way.
+    Plain,
+    /// `Content-Length` and `Transfer-Encoding`.
+    Ambiguous,
+    /// Its head came in the wake of another one and was not looked at.
+    Unseen,
+}
+
+/// A look at the names of header lines, however the bytes are split.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scan {
+    /// Bytes of the present line that were matched or skipped.
+    column: usize,
+    /// Which of the two names the line still can be.
+    maybe_length: bool,
+    maybe_encoding: bool,
+    length: bool,
+    encoding: bool,
+    seen: bool,
+    done: bool,
+}
+
+const LENGTH: &[u8] = b"content-length:";
+const ENCODING: &[u8] = b"transfer-encoding:";
+
+impl Scan {
+    fn advance(&mut self, mut bytes: &[u8]) {
+        self.seen = true;
+        while !self.done && !bytes.is_empty() {
+            if self.column == 0 {
+                self.maybe_length = true;
+                self.maybe_encoding = true;
+            }
+            if self.maybe_length || self.maybe_encoding {
+                self.name(bytes[0]);
+                bytes = &bytes[1..];
+                continue;
+            }
+            // Nothing of interest until the line ends.
+            match bytes.iter().position(|byte| *byte == b'\n') {
+                None => return,
+                Some(end) => {
+                    self.column = 0;
+                    bytes = &bytes[end + 1..];
+                }
+            }
+        }
+    }
+
+    fn name(&mut self, byte: u8) {
+        // An empty line, with or without its CR, ends the head.
+        if byte == b'\n' {
+            self.done = self.column == 0;
+            self.column = 0;
+            return;
+        }
+        if byte == b'\r' && self.column == 0 {
+            return;
+        }
+        let is = |name: &[u8]| name.get(self.column).is_some_and(|wanted| byte.eq_ignore_ascii_case(wanted));
+        self.maybe_length &= is(LENGTH);
+        self.maybe_encoding &= is(ENCODING);
+        self.column += 1;
+        if self.maybe_length && self.column == LENGTH.len() {
+            self.length = true;
+            self.maybe_length = false;
+        }
+        if self.maybe_encoding && self.column == ENCODING.len() {
+            self.encoding = true;
+            self.maybe_encoding = false;
+        }
+    }
+
+    fn framing(self) -> Framing {
+        match (self.seen, self.length && self.encoding) {
+            (false, _) => Framing::Unseen,
+            (true, true) => Framing::Ambiguous,
+            (true, false) => Framing::Plain,
+        }
+    }
+}
+
+/// The socket, with the bytes that were read from it before hyper got it.
+#[derive(Debug)]
+pub struct Client {
+    prefix: Bytes,
+    stream: TcpStream,
+    head: Arc<Head>,
+}
+
+impl Client {
+    /// `prefix` is what the protocol detection read.
+    pub fn new(stream: TcpStream, prefix: Bytes, head: Arc<Head>) -> Self {
+        Self { prefix, stream, head }
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.prefix.is_empty() {
+            let taken = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix[..taken]);
+            this.head.read(&this.prefix[..taken]);
+            this.prefix.advance(taken);
+            return Poll::Ready(Ok(()));
+        }
+        if this.head.is_expired() {
+            // Best effort: a client that reads nothing either gets only the close.
+            let _unsent = this.stream.try_write(HEAD_TIMEOUT);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if polled.is_pending() {
+            this.head.wait(cx.waker());
+        }
+        ready!(polled)?;
+        this.head.read(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framing(head: &str, split: usize) -> Framing {
+        let (first, rest) = head.as_bytes().split_at(split.min(head.len()));
+        let mut scan = Scan::default();
+        scan.advance(first);
+        scan.advance(rest);
+        scan.framing()
+    }
+
+    #[test]
+    fn two_lengths_are_seen_wherever_the_bytes_are_split() {
+        let both = "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 3\r\nX: y\r\nTransfer-encoding: chunked\r\n\r\n3";
+        let swapped = "POST / HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 3\n\n";
+        for split in 0..both.len() {
+            assert_eq!(framing(both, split), Framing::Ambiguous, "split at {split}");
+            assert_eq!(framing(swapped, split), Framing::Ambiguous, "split at {split}");
+        }
+    }
+
+    #[test]
+    fn one_length_and_look_alikes_are_plain() {
+        for head in [
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nX-Transfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: content-length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nContent-Length: 3\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+        ] {
+            for split in 0..head.len() {
+                assert_eq!(framing(head, split), Framing::Plain, "{head} split at {split}");
+            }
+        }
+        assert_eq!(Scan::default().framing(), Framing::Unseen);
+    }
+}

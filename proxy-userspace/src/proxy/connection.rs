@@ -1,0 +1,247 @@
+//! One captured connection, from accept to its end: read top-down.
+//!
+//! 1. the flow that `sock_ops` left on the accepted socket says who dialled
+//!    whom; without one the connection came past the hooks and is reset
+//! 2. a place among the pod's connections, or a reset
+//! 3. whom it goes to: a service, or an external address that a rule let through
+//! 4. as HTTP, request by request, or as bytes; if the port does not say, the
+//!    first bytes do
+//!
+//! Must never guess a destination, and must give every connection an end.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proxy_common::{Flow, Reason};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::http::{self, Callees};
+use super::pump::{Moved, pump, write_all};
+use super::record::Callee;
+use super::sniff::{Sniffed, http_prefix, sniff};
+use super::upstream::connect;
+use super::worker::{Busy, Worker};
+use crate::config::object::AppProtocol;
+use crate::node::Admission;
+use crate::snapshot::{CANARY, Endpoint, ServiceView, Snapshot, Source};
+use crate::socket::reset_on_close;
+use crate::telemetry::{ConnectionRecord, DenialRecord, DestinationKind, OpenConnection, Stage};
+
+/// Endpoints that one connection or request tries at most.
+pub const ATTEMPTS_MAX: usize = 8;
+
+/// How long finding an endpoint that accepts may take in all.
+pub const CONNECT_BUDGET: Duration = Duration::from_secs(10);
+
+/// A captured connection: who dials, from where, and its place.
+pub struct Captured {
+    /// The worker that serves it.
+    pub worker: Rc<Worker>,
+    /// What `connect()` decided.
+    pub flow: Flow,
+    /// Who dialled, as of the accept.
+    pub source: Arc<Source>,
+    /// The pod's address that was dialled from.
+    pub from: IpAddr,
+    /// When it was accepted.
+    pub accepted: Instant,
+    admission: Admission,
+}
+
+impl Captured {
+    /// The pod.
+    pub fn pod(&self) -> &crate::node::Pod {
+        self.admission.pod()
+    }
+
+    /// Opens a connection from the pod's address.
+    pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        connect(self.pod(), &self.worker.home, self.from, to).await
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve(worker: Rc<Worker>, client: TcpStream, peer: SocketAddr, admission: Option<Admission>) {
+    let Some(flow) = worker.flows.of(&client) else {
+        worker.telemetry.flow_missed();
+        return reset_on_close(&client);
+    };
+    let Some(admission) = admission else {
+        return turn_away(&worker, &client, "limit");
+    };
+    let snapshot = worker.snapshot.load_full();
+    let Some(source) = snapshot.sources.get(&flow.workload).map(Arc::clone) else {
+        return turn_away(&worker, &client, "unknown-workload");
+    };
+    if flow.service == CANARY {
+        return canary(&client).await;
+    }
+    let from = peer.ip();
+    let captured = Captured { worker, flow, source, from, accepted: Instant::now(), admission };
+    if flow.service != proxy_common::ServiceId::NONE {
+        match snapshot.services.get(&flow.service).map(Arc::clone) {
+            Some(service) => to_service(captured, client, service).await,
+            None => turn_away(&captured.worker, &client, "service-gone"),
+        }
+    } else {
+        to_external(captured, client, &snapshot).await;
+    }
+}
+
+/// RST, and a counter that says why.
+fn turn_away(worker: &Worker, client: &TcpStream, reason: &'static str) {
+    worker.telemetry.rejected(reason);
+    reset_on_close(client);
+}
+
+/// Tells weir's own canary that it was captured, and came all the way.
+async fn canary(client: &TcpStream) {
+    // A canary that is gone already has its answer.
+    let _gone = write_all(client, b"weir\n").await;
+}
+
+/// A service port: by its protocol, or by what the first bytes are.
+async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceView>) {
+    let callee = Callee { label: Arc::clone(&service.label), kind: DestinationKind::Service };
+    let _open = opened(&captured, &callee);
+    let sniffed = match service.protocol {
+        AppProtocol::Http => Ok(Sniffed::Http { prefix: Bytes::new() }),
+        AppProtocol::Tcp => Ok(Sniffed::Bytes { prefix: Bytes::new(), upstream: None }),
+        AppProtocol::Detect => {
+            let learned = &captured.worker.server_first;
+            sniff(&client, service.id, learned, async || dial(&captured, &service).await).await
+        }
+    };
+    match sniffed {
+        Ok(Sniffed::Http { prefix }) => {
+            http::serve(captured, client, prefix, Callees::Service(service.id), callee).await;
+        }
+        Ok(Sniffed::Bytes { prefix, upstream }) => {
+            let dialled = match upstream {
+                Some(dialled) => Ok(dialled),
+                None => dial(&captured, &service).await,
+            };
+            as_bytes(&captured, client, &prefix, dialled, &callee).await;
+        }
+        Err(error) => as_bytes(&captured, client, &[], Err(error), &callee).await,
+    }
+}
+
+/// A connected endpoint, and the rule that chose it.
+struct Dialled {
+    stream: TcpStream,
+    endpoint: Arc<Endpoint>,
+    rule: Option<Arc<str>>,
+}
+
+impl AsRef<TcpStream> for Dialled {
+    fn as_ref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+/// Connects to the endpoint whose turn it is, or, since nothing was sent yet,
+/// to one of the others.
+async fn dial(captured: &Captured, service: &ServiceView) -> io::Result<Dialled> {
+    let pick = service.pick(&captured.source, None);
+    let mut last = io::Error::new(io::ErrorKind::ConnectionRefused, "no endpoint is ready");
+    for attempt in 0..ATTEMPTS_MAX {
+        let Some(endpoint) = pick.endpoint(attempt) else { break };
+        match captured.connect(endpoint.addr).await {
+            Ok(stream) => {
+                let rule = pick.rule.map(|rule| Arc::clone(&rule.label));
+                return Ok(Dialled { stream, endpoint: Arc::clone(endpoint), rule });
+            }
+            Err(error) => last = error,
+        }
+        if captured.accepted.elapsed() > CONNECT_BUDGET {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// Bytes, both ways, to the end; a client whose endpoint cannot be had is reset.
+async fn as_bytes(
+    captured: &Captured,
+    client: TcpStream,
+    prefix: &[u8],
+    dialled: io::Result<Dialled>,
+    callee: &Callee,
+) {
+    let _busy = Busy::begin(&captured.worker);
+    let moved = Moved::default();
+    let (endpoint, rule, reason) = match dialled {
+        Err(error) => {
+            tracing::debug!(workload = %captured.source.text, destination = %callee.label, %error, "no endpoint");
+            reset_on_close(&client);
+            drop(client);
+            (None, None, "upstream-connect-failed")
+        }
+        Ok(Dialled { stream, endpoint, rule }) => {
+            let ended = forward(client, stream, prefix, &moved).await;
+            (Some(endpoint), rule, if ended.is_err() { "reset" } else { "" })
+        }
+    };
+    captured.worker.telemetry.connection_closed(&ConnectionRecord {
+        source: &captured.source.label,
+        workload: &captured.source.text,
+        destination: &callee.label,
+        destination_kind: callee.kind,
+        version: endpoint.as_ref().map_or("", |endpoint| &endpoint.version),
+        endpoint: endpoint.as_ref().map(|endpoint| endpoint.addr),
+        reason,
+        rule: rule.as_deref().unwrap_or_default(),
+        duration: captured.accepted.elapsed(),
+        sent_bytes: moved.sent.get(),
+        received_bytes: moved.received.get(),
+        log: captured.source.access_log,
+    });
+}
+
+async fn forward(client: TcpStream, upstream: TcpStream, prefix: &[u8], moved: &Moved) -> io::Result<()> {
+    if let Err(error) = write_all(&upstream, prefix).await {
+        reset_on_close(&client);
+        return Err(error);
+    }
+    moved.sent.set(prefix.len() as u64);
+    pump(client, upstream, moved).await
+}
+
+/// An external destination that only HTTP may reach: what is no HTTP is reset,
+/// and what comes too slowly to tell is too.
+async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot) {
+    let rule = snapshot.egress.get(&captured.flow.rule).map(Arc::clone);
+    let by_name = captured.flow.reason == Reason::EgressByName as u8;
+    let address = captured.flow.destination().to_string();
+    let label = match &rule {
+        Some(rule) if !by_name => Arc::clone(&rule.label),
+        _ => address.as_str().into(),
+    };
+    let callee = Callee { label, kind: DestinationKind::External };
+    let _open = opened(&captured, &callee);
+    let Ok(Ok(prefix)) = timeout(captured.source.header_timeout, http_prefix(&client)).await else {
+        let rule = rule.filter(|_| !by_name);
+        captured.worker.telemetry.denied(&DenialRecord {
+            source: &captured.source.label,
+            workload: &captured.source.text,
+            destination: &address,
+            rule: rule.as_ref().map_or("", |rule| &rule.label),
+            reason: "not-http",
+            stage: Stage::Connect,
+        });
+        return reset_on_close(&client);
+    };
+    let callees = if by_name { Callees::ByName } else { Callees::Address(rule) };
+    http::serve(captured, client, prefix, callees, callee).await;
+}
+
+fn opened(captured: &Captured, callee: &Callee) -> OpenConnection {
+    let telemetry = &captured.worker.telemetry;
+    telemetry.connection_opened(&captured.source.label, &callee.label, callee.kind)
+}

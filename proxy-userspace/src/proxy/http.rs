@@ -1,0 +1,236 @@
+//! HTTP/1.1, request by request.
+//!
+//! hyper speaks the protocol on both sides; this decides, for each request by
+//! the snapshot of that moment, whether and where it goes. A request is sent
+//! again only if nothing of it was sent, or if it is safe to repeat and the
+//! connection it went to had been idle (it was closing while we wrote). Must
+//! never open an upstream connection from another address than the client's.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::HOST;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use proxy_common::ServiceId;
+use tokio::net::TcpStream;
+
+use super::answer::{Refusal, refuse};
+use super::body::{AnswerBody, RequestBody};
+use super::client::{Client, Framing, Head};
+use super::connection::Captured;
+use super::forward::Ways;
+use super::hops;
+use super::record::{Callee, Exchange};
+use crate::egress::host::{Authority, Host, HostName};
+use crate::snapshot::{self, EgressView, Snapshot, Source};
+use crate::telemetry::{DenialRecord, Stage};
+
+/// Bytes of a request head, and header lines in it; more is answered with 431.
+const HEAD_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 128;
+
+/// Whom the requests of a connection may go to.
+pub enum Callees {
+    /// The endpoints of this service.
+    Service(ServiceId),
+    /// The dialled address, which a rule on addresses opened.
+    Address(Option<Arc<EgressView>>),
+    /// The dialled address, if it belongs to the host that the request names.
+    ByName,
+}
+
+/// What all requests of one connection share.
+pub struct Connection {
+    /// Who dialled.
+    pub captured: Captured,
+    callees: Callees,
+    callee: Callee,
+    head: Arc<Head>,
+}
+
+/// Serves the requests of one connection until it ends.
+pub async fn serve(captured: Captured, client: TcpStream, prefix: Bytes, callees: Callees, callee: Callee) {
+    let head = Arc::new(Head::default());
+    let worker = Rc::clone(&captured.worker);
+    worker.heads.watch(&head, captured.source.header_timeout);
+    let io = TokioIo::new(Client::new(client, prefix, Arc::clone(&head)));
+    let connection = Rc::new(Connection { captured, callees, callee, head });
+    let service = service_fn(move |request| {
+        let connection = Rc::clone(&connection);
+        async move { connection.answer(request).await }
+    });
+    let served = http1::Builder::new()
+        .half_close(true)
+        .max_header_size(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
+        .auto_date_header(false)
+        .serve_connection(io, service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        if error.is_parse_too_large() {
+            worker.telemetry.rejected("header-too-large");
+        } else if error.is_parse() {
+            worker.telemetry.rejected("bad-request");
+        } else if is_timeout(&error) {
+            worker.telemetry.rejected("header-timeout");
+        }
+    }
+}
+
+fn is_timeout(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+impl Connection {
+    /// Answers one request: always with something.
+    async fn answer(self: Rc<Self>, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, hyper::Error> {
+        let framing = self.head.complete(!hyper::body::Body::is_end_stream(request.body()));
+        let worker = &self.captured.worker;
+        let snapshot = worker.snapshot();
+        // A source that was unenrolled since keeps what its connection was accepted with.
+        let source = snapshot.sources.get(&self.captured.flow.workload).unwrap_or(&self.captured.source);
+        let mut exchange =
+            Exchange::begin(worker, &self.head, Arc::clone(source), self.callee.clone(), request.version());
+        let trace = worker.tracer.prepare(request.headers_mut());
+        exchange.note(&request, trace);
+        if let Err((refusal, detail)) = check(framing, &request) {
+            return Ok(self.refuse(exchange, refusal, &detail));
+        }
+        let ways = match self.ways(&snapshot, source, &request, &mut exchange).await {
+            Ok(ways) => ways,
+            Err((refusal, detail)) => return Ok(self.refuse(exchange, refusal, &detail)),
+        };
+        let upgrade = hops::upgrade(&mut request);
+        let request = request.map(|body| RequestBody::new(body, Arc::clone(&self.head), &exchange));
+        let sent = match upgrade {
+            None => self.forward(&ways, request, &mut exchange).await,
+            Some(upgrade) => Rc::clone(&self).upgrade(&ways, request, upgrade, &mut exchange).await,
+        };
+        match sent {
+            Ok((response, lease)) => {
+                exchange.code = response.status().as_u16();
+                Ok(response.map(|body| AnswerBody::upstream(body, lease, exchange)))
+            }
+            Err((refusal, detail)) => Ok(self.refuse(exchange, refusal, &detail)),
+        }
+    }
+
+    /// Where a request may go, or why it may not.
+    async fn ways<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        source: &Source,
+        request: &Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Ways<'a>, (Refusal, String)> {
+        match &self.callees {
+            Callees::Service(id) => {
+                let service = snapshot.services.get(id);
+                let service = service.ok_or_else(|| (Refusal::NoService, format!("{} is gone", self.callee.label)))?;
+                let pick = service.pick(source, Some(&view(request)));
+                exchange.rule = pick.rule.map(|rule| Arc::clone(&rule.label));
+                if pick.endpoint(0).is_none() {
+                    return Err((Refusal::NoEndpoint, no_endpoint(&pick, &service.label)));
+                }
+                Ok(Ways::Picked(pick))
+            }
+            Callees::Address(rule) => {
+                exchange.rule = rule.as_ref().map(|rule| Arc::clone(&rule.label));
+                Ok(Ways::Dialled(self.captured.flow.destination().to_socket_addr()))
+            }
+            Callees::ByName => self.by_name(source, request, exchange).await,
+        }
+    }
+
+    /// Allows a request only if a rule names its host, and the host's addresses
+    /// contain the one that was dialled.
+    async fn by_name<'a>(
+        &self,
+        source: &Source,
+        request: &Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Ways<'a>, (Refusal, String)> {
+        let dialled = self.captured.flow.destination().to_socket_addr();
+        let header = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let named = match Authority::parse(header) {
+            Ok(Authority { host: Host::Name(name), .. }) => Some(name),
+            _ => None,
+        };
+        let port = self.captured.flow.port;
+        let allows = |rule: &&Arc<EgressView>, name: &HostName| {
+            rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name))
+        };
+        let rule = named.as_ref().and_then(|name| source.hosts.iter().find(|rule| allows(rule, name)));
+        let (Some(name), Some(rule)) = (named, rule) else {
+            return Err((Refusal::HostDenied, format!("no egress rule allows {header:?} on {dialled}")));
+        };
+        exchange.set_callee(&rule.label);
+        exchange.rule = Some(Arc::clone(&rule.label));
+        match self.captured.worker.names.contains(&name, dialled.ip()).await {
+            Ok(true) => Ok(Ways::Dialled(dialled)),
+            Ok(false) => Err((Refusal::AddressDenied, format!("{name} does not resolve to {}", dialled.ip()))),
+            Err(error) => Err((Refusal::NameUnresolved, format!("{name}: {error}"))),
+        }
+    }
+
+    /// weir's own answer; a denial is told as one.
+    fn refuse(&self, mut exchange: Exchange, refusal: Refusal, detail: &str) -> Response<AnswerBody> {
+        exchange.code = refusal.status().as_u16();
+        exchange.reason = refusal.name();
+        if refusal.is_denial() {
+            let destination = self.captured.flow.destination().to_string();
+            self.captured.worker.telemetry.denied(&DenialRecord {
+                source: &exchange.source().label,
+                workload: &exchange.source().text,
+                destination: &destination,
+                rule: exchange.rule.as_deref().unwrap_or_default(),
+                reason: refusal.name(),
+                stage: Stage::Request,
+            });
+        }
+        refuse(refusal, detail).map(|bytes| AnswerBody::own(bytes, exchange))
+    }
+}
+
+/// What weir refuses whoever it is for.
+fn check(framing: Framing, request: &Request<Incoming>) -> Result<(), (Refusal, String)> {
+    let chunked = request.headers().contains_key(hyper::header::TRANSFER_ENCODING);
+    if chunked && framing != Framing::Plain {
+        return Err((
+            Refusal::AmbiguousLength,
+            "a request may state its length by Content-Length or by Transfer-Encoding, not by both".into(),
+        ));
+    }
+    if request.method() == Method::CONNECT {
+        return Err((Refusal::Connect, "weir is no forward proxy: connect to the destination itself".into()));
+    }
+    Ok(())
+}
+
+/// What route rules look at.
+fn view(request: &Request<Incoming>) -> snapshot::Request<'_> {
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    snapshot::Request {
+        method: request.method().as_str(),
+        uri: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+        authority: host.or_else(|| request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default(),
+        headers,
+    }
+}
+
+fn no_endpoint(pick: &snapshot::Pick<'_>, service: &str) -> String {
+    match pick.rule {
+        None => format!("{service} has no ready endpoint"),
+        Some(rule) => format!("{service} has no ready endpoint with the labels {:?} that {} asks for", pick.subset.labels, rule.label),
+    }
+}

@@ -1,0 +1,22 @@
+//! The proxy: from an accepted connection to its end.
+//!
+//! Thread per core. `worker` owns a core's runtime, `connection` is one
+//! connection's life, top-down; the other files are the steps it takes. Must
+//! never share anything between workers on the hot path but the snapshot.
+
+mod answer;
+mod body;
+mod client;
+mod connection;
+pub mod detect;
+mod forward;
+mod hops;
+mod http;
+mod pool;
+mod pump;
+mod record;
+mod sniff;
+mod upstream;
+mod worker;
+
+pub use worker::{Command, Shared, Worker, WorkerHandle};

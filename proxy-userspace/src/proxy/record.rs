@@ -1,0 +1,150 @@
+//! One request, as telemetry will see it: filled in while it is served, told
+//! once, when its answer is complete or dropped.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::header::HOST;
+use hyper::{Request, Version};
+
+use super::client::Head;
+use super::worker::{Busy, Worker};
+use crate::snapshot::{Endpoint, Source};
+use crate::telemetry::trace::Trace;
+use crate::telemetry::{DestinationKind, RequestRecord};
+
+/// Whom a connection goes to, as metrics name it.
+#[derive(Clone, Debug)]
+pub struct Callee {
+    /// Service, egress rule, or address.
+    pub label: Arc<str>,
+    /// Which of them.
+    pub kind: DestinationKind,
+}
+
+/// The texts of a log line; kept only if somebody wants one.
+#[derive(Debug)]
+struct Text {
+    method: String,
+    host: String,
+    path: String,
+    trace: Trace,
+}
+
+/// One request on its way. Dropping it tells telemetry.
+pub struct Exchange {
+    worker: Rc<Worker>,
+    _busy: Busy,
+    head: Arc<Head>,
+    source: Arc<Source>,
+    callee: Callee,
+    started: Instant,
+    protocol: &'static str,
+    text: Option<Box<Text>>,
+    /// Body bytes of the request so far.
+    pub request_bytes: Rc<Cell<u64>>,
+    /// Whether the client broke off in the request's body.
+    pub request_broken: Rc<Cell<bool>>,
+    /// Body bytes of the answer so far.
+    pub response_bytes: u64,
+    /// The status that the client gets.
+    pub code: u16,
+    /// Why weir gave that status, or why the exchange did not end well.
+    pub reason: &'static str,
+    /// Further tries.
+    pub retries: u32,
+    /// The `version` label of the endpoint.
+    pub version: Option<Arc<str>>,
+    /// The endpoint that was tried last.
+    pub endpoint: Option<SocketAddr>,
+    /// The rule that routed or opened it.
+    pub rule: Option<Arc<str>>,
+}
+
+impl Exchange {
+    /// A request whose head is complete.
+    pub fn begin(worker: &Rc<Worker>, head: &Arc<Head>, source: Arc<Source>, callee: Callee, version: Version) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            _busy: Busy::begin(worker),
+            head: Arc::clone(head),
+            source,
+            callee,
+            started: Instant::now(),
+            protocol: if version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            text: None,
+            request_bytes: Rc::default(),
+            request_broken: Rc::default(),
+            response_bytes: 0,
+            code: 0,
+            reason: "",
+            retries: 0,
+            version: None,
+            endpoint: None,
+            rule: None,
+        }
+    }
+
+    /// Whose request it is.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Notes which endpoint is tried, and for which time an endpoint is.
+    pub fn tried(&mut self, addr: SocketAddr, endpoint: Option<&Arc<Endpoint>>, attempt: usize) {
+        self.endpoint = Some(addr);
+        self.version = endpoint.map(|endpoint| Arc::clone(&endpoint.version));
+        self.retries += u32::from(attempt > 0);
+    }
+
+    /// Names the callee better than the address that was dialled.
+    pub fn set_callee(&mut self, label: &Arc<str>) {
+        self.callee.label = Arc::clone(label);
+    }
+
+    /// Keeps what a log line needs, if one will be written.
+    pub fn note<B>(&mut self, request: &Request<B>, trace: Trace) {
+        if !self.worker.telemetry.wants_lines(self.source.access_log) {
+            return;
+        }
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        self.text = Some(Box::new(Text {
+            method: request.method().as_str().to_owned(),
+            host: host.unwrap_or_default().to_owned(),
+            path: request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned(),
+            trace,
+        }));
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.head.answered();
+        let text = self.text.as_deref();
+        self.worker.telemetry.request(&RequestRecord {
+            source: &self.source.label,
+            workload: &self.source.text,
+            destination: &self.callee.label,
+            destination_kind: self.callee.kind,
+            version: self.version.as_deref().unwrap_or_default(),
+            endpoint: self.endpoint,
+            protocol: self.protocol,
+            method: text.map_or("", |text| &text.method),
+            host: text.map_or("", |text| &text.host),
+            path: text.map_or("", |text| &text.path),
+            code: self.code,
+            reason: self.reason,
+            rule: self.rule.as_deref().unwrap_or_default(),
+            duration: self.started.elapsed(),
+            request_bytes: self.request_bytes.get(),
+            response_bytes: self.response_bytes,
+            retries: self.retries,
+            request_id: text.map_or("", |text| text.trace.request_id()),
+            trace_id: text.map_or("", |text| text.trace.trace_id()),
+            log: self.source.access_log,
+        });
+    }
+}

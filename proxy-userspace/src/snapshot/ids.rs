@@ -1,0 +1,131 @@
+//! Numbers for the things that cross the kernel boundary.
+//!
+//! A name keeps its number as long as the process lives. Must never hand out
+//! a number of an earlier process again: flows that were pending when it died
+//! still carry them, so each life counts from a base of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use proxy_common::{NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, WorkloadId};
+
+use crate::config::object::{Labels, ObjectName};
+
+/// The selectors of egress rules that pick a workload, each with its
+/// namespace: workloads with the same ones have the same egress rules.
+pub type PolicyClass = Vec<(String, Labels)>;
+
+/// What a port table says, as one value.
+pub type PortTable = BTreeMap<Port, PortEntry>;
+
+/// Numbers of one kind of thing.
+#[derive(Debug)]
+struct Numbers<K> {
+    next: u32,
+    by_name: HashMap<K, u32>,
+}
+
+impl<K: std::hash::Hash + Eq + Clone> Numbers<K> {
+    fn from(next: u32) -> Self {
+        Self { next, by_name: HashMap::new() }
+    }
+
+    fn of(&mut self, name: &K) -> u32 {
+        if let Some(number) = self.by_name.get(name) {
+            return *number;
+        }
+        let number = self.next;
+        // Wrapping needs four billion names in one life; 0 and the canary's
+        // number stay out of reach because the base keeps clear of both ends.
+        self.next = self.next.wrapping_add(1);
+        self.by_name.insert(name.clone(), number);
+        number
+    }
+
+    /// Forgets what is not in use any more.
+    fn retain(&mut self, in_use: impl Fn(&K) -> bool) {
+        self.by_name.retain(|name, _| in_use(name));
+    }
+}
+
+/// All the numbers.
+#[derive(Debug)]
+pub struct Ids {
+    workloads: Numbers<ObjectName>,
+    services: Numbers<(ObjectName, Port)>,
+    rules: Numbers<ObjectName>,
+    networks: Numbers<String>,
+    policy_sets: Numbers<PolicyClass>,
+    port_tables: Numbers<PortTable>,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
+        // 2^17 numbers a second for 2^14 seconds: an earlier life that a
+        // pending flow could still tell of (minutes) lies behind.
+        let base = u32::try_from(seconds % (1 << 14)).expect("14 bits") << 17 | 1;
+        Self {
+            workloads: Numbers::from(base),
+            services: Numbers::from(base),
+            rules: Numbers::from(base),
+            networks: Numbers::from(base),
+            policy_sets: Numbers::from(base),
+            port_tables: Numbers::from(base),
+        }
+    }
+}
+
+impl Ids {
+    /// Of a workload.
+    pub fn workload(&mut self, name: &ObjectName) -> WorkloadId {
+        WorkloadId(self.workloads.of(name))
+    }
+
+    /// Of a service port.
+    pub fn service(&mut self, name: &ObjectName, port: Port) -> ServiceId {
+        ServiceId(self.services.of(&(name.clone(), port)))
+    }
+
+    /// Of an egress rule.
+    pub fn rule(&mut self, name: &ObjectName) -> RuleId {
+        RuleId(self.rules.of(name))
+    }
+
+    /// Of a network.
+    pub fn network(&mut self, name: &str) -> NetworkId {
+        NetworkId(self.networks.of(&name.to_owned()))
+    }
+
+    /// Of a class of workloads.
+    pub fn policy_set(&mut self, class: &PolicyClass) -> PolicySetId {
+        PolicySetId(self.policy_sets.of(class))
+    }
+
+    /// Of a port table: the same content has the same number, so a table is
+    /// never changed once it was written.
+    pub fn port_table(&mut self, table: &PortTable) -> PortTableId {
+        PortTableId(self.port_tables.of(table))
+    }
+
+    /// Forgets port tables that stand in none of `in_use`: they are the only
+    /// names whose number of values has no bound.
+    pub fn forget_port_tables(&mut self, in_use: &HashMap<PortTable, PortTableId>) {
+        self.port_tables.retain(|table| in_use.contains_key(table));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_their_numbers_and_share_none() {
+        let mut ids = Ids::default();
+        let name = |name: &str| ObjectName { namespace: "default".into(), name: name.into() };
+        let (a, b) = (ids.workload(&name("a")), ids.workload(&name("b")));
+        assert_ne!(a, b);
+        assert_eq!(ids.workload(&name("a")), a);
+        assert_ne!(a, WorkloadId(0));
+    }
+}

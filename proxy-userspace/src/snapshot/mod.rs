@@ -1,0 +1,151 @@
+//! One whole, validated, immutable configuration, as the proxy reads it.
+//!
+//! Owns what a service, a source and an egress rule are on the hot path. Must
+//! never change once it is shared; counters that rounds of picking advance are
+//! the only thing in it that moves, and they are carried from one snapshot to
+//! the next.
+
+mod compile;
+pub mod ids;
+mod route;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use proxy_common::{Port, RuleId, ServiceId, WorkloadId};
+
+use crate::balance::Cycle;
+use crate::config::object::{
+    AppProtocol, EgressTarget, Labels, ObjectName, RequestField, SourceMatch, StringMatch,
+};
+use crate::egress::host::HostPattern;
+use crate::node::Pod;
+use crate::tables::TableSet;
+
+pub use compile::{Compiler, Input};
+pub use route::{Pick, Request};
+
+/// The service number that the daemon's canary dials: reserved.
+pub const CANARY: ServiceId = ServiceId(u32::MAX);
+
+/// Everything in force.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Number of the rules in force.
+    pub generation: u64,
+    /// Number of the inventory in force.
+    pub revision: u64,
+    /// Service ports by their number.
+    pub services: HashMap<ServiceId, Arc<ServiceView>>,
+    /// Enrolled workloads by their number.
+    pub sources: HashMap<WorkloadId, Arc<Source>>,
+    /// Egress rules by their number.
+    pub egress: HashMap<RuleId, Arc<EgressView>>,
+    /// What the kernel decides by.
+    pub tables: TableSet,
+}
+
+/// An enrolled workload: who calls.
+#[derive(Debug)]
+pub struct Source {
+    /// Its number.
+    pub id: WorkloadId,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its name as text, for logs.
+    pub text: Arc<str>,
+    /// How metrics and the graph call it: the first service that it belongs to, else itself.
+    pub label: Arc<str>,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// The services whose selectors pick it.
+    pub services: BTreeSet<ObjectName>,
+    /// Its namespace, sockets and limits.
+    pub pod: Arc<Pod>,
+    /// The rules on host names that hold for it.
+    pub hosts: Vec<Arc<EgressView>>,
+    /// Whether its requests are logged.
+    pub access_log: bool,
+    /// How long it may take to send a request head.
+    pub header_timeout: Duration,
+}
+
+/// An egress rule: what may be reached.
+#[derive(Debug)]
+pub struct EgressView {
+    /// Its number.
+    pub id: RuleId,
+    /// Its name, for logs, metrics and the graph.
+    pub label: Arc<str>,
+    /// Host, wildcard or addresses.
+    pub target: EgressTarget,
+    /// The host names that it stands for; `None` for addresses.
+    pub hosts: Option<HostPattern>,
+    /// The ports that it opens.
+    pub ports: Vec<Port>,
+}
+
+/// One port of one service: who is called.
+#[derive(Debug)]
+pub struct ServiceView {
+    /// Its number.
+    pub id: ServiceId,
+    /// The service's name.
+    pub name: ObjectName,
+    /// The name as text, for logs, metrics and the graph.
+    pub label: Arc<str>,
+    /// The service port.
+    pub port: Port,
+    /// How its bytes are treated.
+    pub protocol: AppProtocol,
+    /// The rules for it, highest precedence first.
+    pub rules: Vec<RuleView>,
+    /// Every ready endpoint: for requests that no rule matches.
+    pub all: Subset,
+}
+
+/// One route rule of a service.
+#[derive(Debug)]
+pub struct RuleView {
+    /// Its name.
+    pub name: ObjectName,
+    /// The name as text.
+    pub label: Arc<str>,
+    /// Who must call.
+    pub source: Option<SourceMatch>,
+    /// What the request must look like; empty: any request, and any connection.
+    pub request: Vec<(RequestField, StringMatch)>,
+    /// The order in which the subsets take turns.
+    pub cycle: Cycle,
+    /// Where in `cycle` the node is.
+    pub position: Arc<AtomicU64>,
+    /// Weights in percent, as configured.
+    pub weights: Vec<u32>,
+    /// Where the shares go.
+    pub subsets: Vec<Subset>,
+}
+
+/// Endpoints that take turns.
+#[derive(Debug)]
+pub struct Subset {
+    /// The labels that pick them; empty: all of the service.
+    pub labels: Labels,
+    /// Ready endpoints, ordered by workload name.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Whose turn it is.
+    pub position: Arc<AtomicU64>,
+}
+
+/// A ready workload behind a service port.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name of the workload.
+    pub workload: ObjectName,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its `version` label, or nothing.
+    pub version: Arc<str>,
+}

@@ -1,0 +1,107 @@
+//! Which endpoint gets a request or a connection.
+//!
+//! Must never lock or allocate: it runs once per request on every worker.
+
+use std::sync::Arc;
+
+use crate::balance::Rotation;
+use crate::config::object::{RequestField, SourceMatch, StringMatch, selects};
+
+use super::{Endpoint, RuleView, ServiceView, Source, Subset};
+
+/// What a rule may look at in a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Method.
+    pub method: &'a str,
+    /// Path and query.
+    pub uri: &'a str,
+    /// The Host header.
+    pub authority: &'a str,
+    /// The other headers.
+    pub headers: &'a hyper::HeaderMap,
+}
+
+/// A choice of endpoints, and where in them to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick<'a> {
+    /// The rule that matched; `None`: no rule did.
+    pub rule: Option<&'a RuleView>,
+    /// The endpoints that take turns.
+    pub subset: &'a Subset,
+    /// Whose turn it is; `None`: there is no ready endpoint.
+    turn: Option<usize>,
+}
+
+impl<'a> Pick<'a> {
+    fn of(rule: Option<&'a RuleView>, subset: &'a Subset) -> Self {
+        let turn = Rotation::over(&subset.endpoints).map(|rotation| rotation.pick(&subset.position));
+        Self { rule, subset, turn }
+    }
+
+    /// The endpoint of the given attempt: 0 is the one whose turn it is, each
+    /// further one its neighbour. `None`: every endpoint was tried, or there is none.
+    pub fn endpoint(&self, attempt: usize) -> Option<&'a Arc<Endpoint>> {
+        let endpoints = &self.subset.endpoints;
+        let turn = self.turn?;
+        (attempt < endpoints.len()).then(|| &endpoints[(turn + attempt) % endpoints.len()])
+    }
+}
+
+impl ServiceView {
+    /// Takes a turn for `request` of `source`; without a request (bytes), only
+    /// rules that look at none match.
+    pub fn pick(&self, source: &Source, request: Option<&Request<'_>>) -> Pick<'_> {
+        match self.matching(source, request) {
+            None => Pick::of(None, &self.all),
+            Some(rule) => {
+                let share = rule.cycle.pick(&rule.position);
+                Pick::of(Some(rule), &rule.subsets[share])
+            }
+        }
+    }
+
+    /// The rule that holds, without taking a turn.
+    pub fn matching(&self, source: &Source, request: Option<&Request<'_>>) -> Option<&RuleView> {
+        self.rules.iter().find(|rule| rule.matches(source, request))
+    }
+}
+
+impl RuleView {
+    fn matches(&self, source: &Source, request: Option<&Request<'_>>) -> bool {
+        if !self.source.as_ref().is_none_or(|wanted| from(wanted, source)) {
+            return false;
+        }
+        match request {
+            None => self.request.is_empty(),
+            Some(request) => self.request.iter().all(|(field, value)| looks(field, value, request)),
+        }
+    }
+}
+
+fn from(wanted: &SourceMatch, source: &Source) -> bool {
+    wanted.service.as_ref().is_none_or(|service| source.services.contains(service))
+        && selects(&wanted.labels, &source.labels)
+}
+
+fn looks(field: &RequestField, wanted: &StringMatch, request: &Request<'_>) -> bool {
+    match field {
+        RequestField::Uri => holds(wanted, request.uri),
+        RequestField::Method => holds(wanted, request.method),
+        RequestField::Authority => holds(wanted, request.authority),
+        RequestField::Scheme => holds(wanted, "http"),
+        // A header that is no text matches nothing; of several one is enough.
+        RequestField::Header(name) => {
+            let mut values = request.headers.get_all(name).iter();
+            values.any(|value| value.to_str().is_ok_and(|value| holds(wanted, value)))
+        }
+    }
+}
+
+fn holds(wanted: &StringMatch, value: &str) -> bool {
+    match wanted {
+        StringMatch::Exact(exact) => value == exact,
+        StringMatch::Prefix(prefix) => value.starts_with(prefix.as_str()),
+        StringMatch::Regex(regex) => regex.is_match(value),
+    }
+}

@@ -1,0 +1,210 @@
+//! Sockets inside other network namespaces: entering and leaving them, the
+//! listeners, the upstream sockets, and what the standard library has no call for.
+//!
+//! Owns every `setns`. Must never await between entering and leaving, and
+//! never return on a thread that could not get back: such a thread would open
+//! its next socket in a stranger's namespace, so the process aborts instead.
+#![expect(unsafe_code, reason = "SO_NETNS_COOKIE and close-with-reset have no safe form")]
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::ifaddrs::getifaddrs;
+use nix::libc;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::sched::{CloneFlags, setns};
+use proxy_common::NetnsCookie;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+/// Connections that may wait for `accept` on one listener.
+const BACKLOG: i32 = 4_096;
+
+/// A network namespace, held open.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    identity: (u64, u64),
+    cookie: NetnsCookie,
+}
+
+/// An address that is configured on an interface of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddr {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its interface.
+    pub ifindex: u32,
+    /// Whether the interface is the loopback.
+    pub loopback: bool,
+}
+
+/// What enrolment has to know of a namespace.
+#[derive(Clone, Debug)]
+pub struct NetnsView {
+    /// Its addresses, in the order of its interfaces.
+    pub addrs: Vec<LocalAddr>,
+    /// Index of its loopback interface, if that is up.
+    pub loopback: Option<u32>,
+}
+
+impl Netns {
+    /// Opens the namespace behind a file such as `/run/netns/a` or `/proc/7/ns/net`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let here = File::open("/proc/thread-self/ns/net")?;
+        let cookie = inside(&file, &here, || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            netns_cookie(&socket)
+        })??;
+        let meta = file.metadata()?;
+        Ok(Self { identity: (meta.dev(), meta.ino()), file, cookie })
+    }
+
+    /// The namespace that this thread lives in.
+    pub fn current() -> io::Result<Self> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// The kernel's cookie of the namespace.
+    pub fn cookie(&self) -> NetnsCookie {
+        self.cookie
+    }
+
+    /// Device and inode of the namespace: no other has them while this is open.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Addresses and loopback of the namespace, seen from a thread that lives in `home`.
+    pub fn look(&self, home: &Self) -> io::Result<NetnsView> {
+        inside(&self.file, &home.file, view)?
+    }
+
+    /// A listener on `addr` inside the namespace that shares its port with
+    /// those of other workers, and takes SYNs from the loopback interface
+    /// `loopback` only: whoever is outside the pod gets no answer.
+    pub fn listen(&self, home: &Self, addr: SocketAddr, loopback: u32) -> io::Result<std::net::TcpListener> {
+        inside(&self.file, &home.file, || {
+            let socket = stream(addr)?;
+            socket.set_reuse_port(true)?;
+            socket.attach_filter(&from_interface(loopback))?;
+            socket.bind(&addr.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })?
+    }
+
+    /// A socket inside the namespace that begins to connect to `to`, bound to
+    /// the address `from`: the upstream sees the pod, not the node.
+    pub fn connect(&self, home: &Self, from: IpAddr, to: SocketAddr) -> io::Result<std::net::TcpStream> {
+        inside(&self.file, &home.file, || {
+            let socket = stream(to)?;
+            socket.set_tcp_nodelay(true)?;
+            bind_late(&socket)?;
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+            match socket.connect(&to.into()) {
+                Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+                _ => Ok(socket.into()),
+            }
+        })?
+    }
+}
+
+/// Runs `work` in `there` and returns to `home`.
+fn inside<T>(there: &File, home: &File, work: impl FnOnce() -> T) -> io::Result<T> {
+    setns(there.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    let done = work();
+    if let Err(errno) = setns(home.as_fd(), CloneFlags::CLONE_NEWNET) {
+        tracing::error!(%errno, "a thread cannot return to its network namespace: aborting");
+        std::process::abort();
+    }
+    Ok(done)
+}
+
+fn stream(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn view() -> io::Result<NetnsView> {
+    let mut view = NetnsView { addrs: Vec::new(), loopback: None };
+    for interface in getifaddrs()? {
+        let loopback = interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+        let ifindex = if_nametoindex(interface.interface_name.as_str())?;
+        if loopback && interface.flags.contains(InterfaceFlags::IFF_UP) {
+            view.loopback = Some(ifindex);
+        }
+        let Some(addr) = interface.address else { continue };
+        let ip = match (addr.as_sockaddr_in(), addr.as_sockaddr_in6()) {
+            (Some(v4), _) => IpAddr::V4(v4.ip()),
+            (_, Some(v6)) => IpAddr::V6(v6.ip()),
+            _ => continue,
+        };
+        view.addrs.push(LocalAddr { ip, ifindex, loopback });
+    }
+    Ok(view)
+}
+
+/// A classic filter that passes packets of one interface and drops the rest:
+/// `ld [SKF_AD_OFF + SKF_AD_IFINDEX]; jeq #index; ret #-1; ret #0`.
+fn from_interface(index: u32) -> [SockFilter; 4] {
+    const LOAD_IFINDEX: u32 = 0xffff_f000 + 8;
+    [
+        SockFilter::new(0x20, 0, 0, LOAD_IFINDEX),
+        SockFilter::new(0x15, 0, 1, index),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+        SockFilter::new(0x06, 0, 0, 0),
+    ]
+}
+
+/// The cookie of the namespace that `socket` lives in (Linux 5.14).
+fn netns_cookie(socket: &Socket) -> io::Result<NetnsCookie> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut len = libc::socklen_t::try_from(size_of::<u64>()).expect("eight");
+    // SAFETY: `cookie` is as large as `len` says, both outlive the call.
+    let ret = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if ret == 0 { Ok(NetnsCookie(cookie)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the kernel choose the source port at `connect`, by the whole tuple:
+/// else one upstream address could take only as many connections as there are ports.
+fn bind_late(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is an int, as the option wants, and outlives the call.
+    let ret = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            std::ptr::from_ref(&on).cast(),
+            libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four"),
+        )
+    };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the next close of `socket` send RST and drop what was not sent.
+pub fn reset_on_close(socket: &impl AsFd) {
+    // A socket that is already dead cannot be reset any more: nothing is lost.
+    let _dead = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// An IPv4 socket address out of an address and a port.
+pub fn v4(ip: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(ip, port))
+}

@@ -1,0 +1,206 @@
+//! Death and return of the daemon: policy holds, the last configuration comes back.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use testbed::agent::HttpRequest;
+use testbed::agent::proto::Service;
+use testbed::docs::{egress_rule, mesh_config, route_rule, service};
+use testbed::{Fault, Node, Pod, Weir};
+
+fn vip() -> SocketAddr {
+    "10.96.0.1:80".parse().unwrap()
+}
+
+/// A client, a service `web`, a machine outside with a rule that opens its port 80 for HTTP.
+fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
+    let weir = Weir::start(node).unwrap();
+    let [client, server] = node.pods(["client", "server"]).unwrap();
+    let outside = node.outside("outside").unwrap();
+    for (pod, port) in [(&server, 8080), (&outside, 80), (&outside, 81)] {
+        let what = Service::Http {
+            pod: pod.name().into(),
+            version: "v1".into(),
+        };
+        pod.agent().serve(pod.at(port), what).unwrap();
+    }
+    weir.enroll(&server, &["app=web", "version=v1"]);
+    weir.enroll(&client, &["app=c"]);
+    weir.apply(&service(
+        "web",
+        "10.96.0.1",
+        "web",
+        &["port: 80, targetPort: 8080"],
+    ));
+    weir.apply(&route_rule("web", "web", &[("v1", 100)], ""));
+    weir.apply(&egress_rule("outside", outside.ip(), &[(80, "http")], ""));
+    (weir, client, server, outside)
+}
+
+fn get(client: &Pod, addr: SocketAddr) -> Result<u16, Fault> {
+    client
+        .agent()
+        .http(addr, HttpRequest::get("web", "/"))
+        .map(|reply| reply.status)
+}
+
+fn refused(result: Result<u16, Fault>, errno: Errno) {
+    let fault = result.expect_err("the connect is refused");
+    assert!(fault.is(errno), "{fault}");
+}
+
+fn generation(weir: &Weir<'_>) -> u64 {
+    weir.json(&["status"])["generation"].as_u64().unwrap()
+}
+
+/// An orderly restart: what was in force is in force again, requests in flight end.
+#[test]
+fn a_restart_keeps_the_configuration_and_finishes_requests() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = mesh(&node);
+    let before = (
+        generation(&weir),
+        weir.json(&["get", "routerule"])["items"].clone(),
+    );
+    let other = client.new_agent().unwrap();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(move || other.http(vip(), HttpRequest::get("web", "/delay/1500")));
+        std::thread::sleep(Duration::from_millis(400));
+        weir.stop().unwrap();
+        assert_eq!(slow.join().unwrap().unwrap().status, 200);
+    });
+    // A daemon that was stopped is dead like any other: policy holds without it.
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    weir.launch().unwrap();
+    assert_eq!(
+        (
+            generation(&weir),
+            weir.json(&["get", "routerule"])["items"].clone()
+        ),
+        before
+    );
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+    assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+}
+
+/// Killed: denied stays denied, direct stays direct, what needs the proxy is refused at once.
+#[test]
+fn policy_outlives_a_killed_daemon() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, server, outside) = mesh(&node);
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+    weir.kill9().unwrap();
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    refused(get(&client, vip()), Errno::ECONNREFUSED);
+    refused(get(&client, outside.at(80)), Errno::ECONNREFUSED);
+    assert_eq!(get(&client, server.at(8080)).unwrap(), 200);
+    let output = weir.cli(&["status"]).unwrap();
+    assert_eq!(output.status, 2, "{output:?}");
+    assert!(
+        output.stderr.contains("weir run"),
+        "the way out is named: {output:?}"
+    );
+    // The socket file of the dead one does not stop the next.
+    weir.launch().unwrap();
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    let metrics = weir.metrics();
+    assert_eq!(
+        metrics.count(
+            "weir_kernel_connects_total",
+            &[("outcome", "proxy_down_closed")]
+        ),
+        2
+    );
+}
+
+/// With `onProxyDown: open` what was only to be looked at goes straight through, counted.
+#[test]
+fn a_workload_may_be_open_while_the_proxy_is_down() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = mesh(&node);
+    weir.apply(&mesh_config("onProxyDown: open"));
+    weir.kill9().unwrap();
+    assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    weir.launch().unwrap();
+    let metrics = weir.metrics();
+    assert_eq!(
+        metrics.count(
+            "weir_kernel_connects_total",
+            &[("outcome", "proxy_down_open")]
+        ),
+        1
+    );
+}
+
+/// A pod that takes the dead daemon's port is not taken for weir.
+#[test]
+fn a_pod_cannot_pose_as_the_dead_daemon() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, _outside) = mesh(&node);
+    let status = weir.json(&["status"]);
+    let listeners = status["dataplane"]["listeners"].as_array().unwrap();
+    let addresses = listeners
+        .iter()
+        .map(|listener| listener["address"].as_str().unwrap());
+    let own = format!("{}:", client.ip());
+    let mut addresses = addresses.filter(|address| address.starts_with(&own));
+    let at: SocketAddr = addresses.next().unwrap().parse().unwrap();
+    weir.kill9().unwrap();
+    // Even if it could listen there, no connect of the pod is sent to it.
+    let impostor = client.agent().listen(at, 16);
+    refused(get(&client, vip()), Errno::ECONNREFUSED);
+    drop(impostor);
+    weir.launch().unwrap();
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+}
+
+/// A stored workload whose namespace is gone is reported and left out.
+#[test]
+fn a_pod_that_vanished_meanwhile_is_no_failure() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, server, outside) = mesh(&node);
+    let gone = node.pod("gone").unwrap();
+    weir.enroll(&gone, &["app=web", "version=v1"]);
+    weir.stop().unwrap();
+    drop(gone);
+    weir.launch().unwrap();
+    let warnings = weir.json(&["status"])["warnings"].to_string();
+    assert!(warnings.contains("gone"), "{warnings}");
+    for _ in 0..4 {
+        assert_eq!(get(&client, vip()).unwrap(), 200);
+    }
+    drop((server, outside));
+}
+
+/// Two daemons cannot share a node.
+#[test]
+fn a_second_daemon_is_refused() {
+    let node = Node::new().unwrap();
+    let (weir, client, _server, _outside) = mesh(&node);
+    let second = Weir::start(&node).err().expect("a second daemon starts");
+    assert!(format!("{second:#}").contains("already"), "{second:#}");
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+    drop(weir);
+}
+
+/// After `weir uninstall` nothing is decided any more, and no pin is left.
+#[test]
+fn uninstall_leaves_the_node_as_it_was() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = mesh(&node);
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    weir.stop().unwrap();
+    assert!(!weir.pins().unwrap().is_empty());
+    weir.uninstall().unwrap();
+    assert_eq!(get(&client, outside.at(81)).unwrap(), 200);
+    assert_eq!(weir.pins().unwrap(), Vec::<std::path::PathBuf>::new());
+    weir.launch().unwrap();
+    assert_eq!(
+        weir.json(&["get", "workload"])["items"],
+        serde_json::json!([])
+    );
+}
