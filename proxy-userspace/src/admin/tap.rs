@@ -96,6 +96,8 @@ async fn hand_on(
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
+    use std::sync::Arc;
+
     use tokio::sync::broadcast;
 
     use super::*;

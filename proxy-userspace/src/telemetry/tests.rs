@@ -160,7 +160,6 @@ fn what_the_daemon_says_of_itself_is_told() {
     telemetry.set_kernel_source(|| {
         let mut totals = [0; Counter::ALL.len()];
         totals[Counter::Denied as usize] = 4;
-        totals[Counter::FlowMissing as usize] = 5;
         totals
     });
     worker.rejected("no-flow");

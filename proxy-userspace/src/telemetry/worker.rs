@@ -137,6 +137,8 @@ impl WorkerTelemetry {
     /// log. What only lines need is worth keeping only then.
     pub fn wants_lines(&self, log: bool) -> bool {
         (log && self.state.log.is_on()) || self.state.tap.is_heard()
+    }
+
     fn may_log(&self, record: &DenialRecord<'_>) -> bool {
         let mut allowance = self.allowance.borrow_mut();
         let may_log = allowance.take(record.source, Instant::now());

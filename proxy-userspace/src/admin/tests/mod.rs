@@ -24,8 +24,8 @@ use crate::control::testing::{EGRESS, Recorder, SHOP, start};
 struct Seen(broadcast::Sender<Arc<str>>);
 
 impl Observations for Seen {
-    fn tap(&self) -> broadcast::Receiver<Arc<str>> {
-        self.0.subscribe()
+    fn tap(&self) -> crate::telemetry::Tap {
+        self.0.subscribe().into()
     }
 
     fn graph_json(&self) -> Value {
