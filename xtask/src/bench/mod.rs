@@ -134,10 +134,13 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
         redirect.args(["--features", "redirect", "--target-dir", REDIRECT_DIR]);
         process::run(&mut redirect, BUILD_LIMIT)?;
     }
-    let program = workspace::root().join("target/release/xtask");
-    let error = Command::new(&program)
-        .args(std::env::args_os().skip(1))
-        .exec();
+    let release = workspace::root().join("target/release");
+    let program = release.join("xtask");
+    let mut become_release = Command::new(&program);
+    become_release.args(std::env::args_os().skip(1));
+    // The testbed would build its own, again for each change of a file.
+    become_release.env("WEIR_BIN", release.join("weir"));
+    let error = become_release.exec();
     Err(Error::new(error).context(format!("{} does not start", program.display())))
 }
 
