@@ -10,8 +10,15 @@ use crate::process;
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 const UNKNOWN: &str = "unknown";
 
-/// Names and values, in the order in which they are shown.
-pub(super) fn describe(weir: &Path) -> Vec<(&'static str, String)> {
+/// How busy the machine is, as averages over 1, 5 and 15 minutes.
+pub(super) fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Names and values, in the order in which they are shown. `load` is that
+/// before the first measurement: a busy machine measures nothing.
+pub(super) fn describe(weir: &Path, load: String) -> Vec<(&'static str, String)> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -26,6 +33,7 @@ pub(super) fn describe(weir: &Path) -> Vec<(&'static str, String)> {
         ),
         ("memory", field(&meminfo, "MemTotal")),
         ("kernel", release.trim().to_owned()),
+        ("load before", load),
         ("weir", version(Command::new(weir).arg("--version"))),
         ("haproxy", version(Command::new("haproxy").arg("-v"))),
         (

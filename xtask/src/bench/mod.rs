@@ -89,11 +89,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         redirect_binary: workspace::root().join(REDIRECT_DIR).join("release/weir"),
     };
     let kinds = args.rows();
+    let load = machine::load();
     let memory = measure_memory(&kinds, &plan)?;
     let results = measure_loads(args, &kinds, &plan)?;
     let of_weir = memory.iter().find(|(kind, _)| *kind == Kind::Weir);
     let report = Report {
-        machine: machine::describe(&testbed::weir_binary()?),
+        machine: machine::describe(&testbed::weir_binary()?, load),
         rounds: args.rounds(),
         targets: target::all(&results, of_weir.map(|(_, memory)| *memory)),
         rows: kinds,
