@@ -15,7 +15,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, geteuid};
 use proxy_common::{Counter, Event, EventKind};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -77,6 +78,7 @@ pub fn run(options: RunOptions) -> Result<()> {
     check_machine()?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = Signals::listen(&runtime)?;
     let sockets = SocketOptions { admin: options.admin_socket.clone(), observers: options.observers };
     // First of all: a second daemon is told so before it touches anything.
     let sockets = runtime.block_on(Sockets::bind(&sockets))?;
@@ -95,7 +97,7 @@ pub fn run(options: RunOptions) -> Result<()> {
         started_at: jiff::Timestamp::now(),
     });
     tracing::info!(node = options.node, generation = snapshot.load().generation, "weir runs");
-    let ended = runtime.block_on(serve(&options, sockets, admin, streams, &telemetry, &snapshot));
+    let ended = runtime.block_on(serve(&options, sockets, admin, streams, &telemetry, &snapshot, signals));
     // With the last handle gone the writer ends, and the node with it.
     if writer.join().is_err() {
         bail!("the writer of configuration ended by a panic");
@@ -123,6 +125,19 @@ pub fn uninstall(options: UninstallOptions) -> Result<()> {
     Ok(())
 }
 
+/// The signals that end the daemon in good order: from its first step on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen(runtime: &Runtime) -> Result<Self> {
+        let _context = runtime.enter();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
 /// Everything that runs beside the data plane, until a signal.
 async fn serve(
     options: &RunOptions,
@@ -131,10 +146,9 @@ async fn serve(
     streams: Streams,
     telemetry: &Arc<Telemetry>,
     snapshot: &ArcSwap<Snapshot>,
+    mut signals: Signals,
 ) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     if let Some(addr) = options.metrics {
         let listener = TcpListener::bind(addr).await;
         let listener = listener.with_context(|| format!("metrics: listening on {addr}; choose another with --metrics"))?;
@@ -147,8 +161,8 @@ async fn serve(
     let events = streams.events.run(|event| report(&reporter, &snapshot.load(), event));
     let mut serving = Box::pin(serve_admin(sockets, admin, stopped));
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
         error = events => bail!("denials cannot be read any more: {error:?}"),
         () = &mut serving => {}
     }
@@ -167,6 +181,7 @@ fn report(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
         source: source.map_or("unknown", |source| &source.label),
         workload: source.map_or("unknown", |source| &source.text),
         destination: &destination,
+        host: "",
         rule: rule.map_or("", |rule| &rule.label),
         reason: event.reason().map_or("unknown", proxy_common::Reason::name),
         stage: Stage::Connect,

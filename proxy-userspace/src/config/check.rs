@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::mistake::{Mistake, Mistakes, Warning};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings};
 use super::object::ObjectName;
 use super::{Kind, Objects};
 
@@ -32,17 +32,14 @@ pub(super) fn check(objects: &Objects) -> Result<Vec<Warning>, Mistakes> {
     routes::check(objects, &mut findings);
     egress::check(objects, &mut findings);
     mesh_configs(objects, &mut findings);
-    findings.mistakes.or(findings.warnings)
+    findings.mistakes.or(findings.warnings.into_vec())
 }
 
 #[derive(Default)]
 struct Findings {
     mistakes: Mistakes,
-    warnings: Vec<Warning>,
+    warnings: Warnings,
 }
-
-/// Warnings that are listed; odd sets have the same one thousands of times.
-const WARNINGS_MAX: usize = 1000;
 
 impl Findings {
     fn mistake(
@@ -64,15 +61,13 @@ impl Findings {
     }
 
     fn warn(&mut self, kind: Kind, name: &ObjectName, path: &str, message: String) {
-        if self.warnings.len() < WARNINGS_MAX {
-            self.warnings.push(Warning {
-                source: None,
-                document: None,
-                object: Some(format!("{kind} {name}")),
-                path: path.to_owned(),
-                message,
-            });
-        }
+        self.warnings.push(Warning {
+            source: None,
+            document: None,
+            object: Some(format!("{kind} {name}")),
+            path: path.to_owned(),
+            message,
+        });
     }
 }
 

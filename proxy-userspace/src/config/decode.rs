@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 pub(super) use envelope::{Found, document};
 
-use super::mistake::{Mistake, Mistakes, Warning, shortened};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings, shortened};
 use super::node::Node;
 
 /// Fields of one map; no kind has as many.
@@ -33,7 +33,7 @@ pub(super) struct Report {
     source: String,
     document: usize,
     mistakes: RefCell<Mistakes>,
-    warnings: RefCell<Vec<Warning>>,
+    warnings: RefCell<Warnings>,
 }
 
 impl Report {
@@ -50,7 +50,7 @@ impl Report {
         self.mistakes.borrow_mut().push(mistake);
     }
 
-    pub(super) fn into_parts(self) -> (Mistakes, Vec<Warning>) {
+    pub(super) fn into_parts(self) -> (Mistakes, Warnings) {
         (self.mistakes.into_inner(), self.warnings.into_inner())
     }
 }
@@ -197,13 +197,11 @@ impl<'a> At<'a> {
     /// One of a few words.
     fn word<T: Copy>(&self, words: &[(&str, T)]) -> Read<T> {
         let known = |(word, _): &&(&str, T)| self.node.as_str() == Some(word);
-        match words.iter().find(known) {
-            Some((_, value)) => Ok(*value),
-            None => {
-                let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-                self.wrong(format!("one of {}", words.join(", ")))
-            }
+        if let Some((_, value)) = words.iter().find(known) {
+            return Ok(*value);
         }
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        self.wrong(format!("one of {}", words.join(", ")))
     }
 
     /// The items of a list, each read even if one before it is wrong.
@@ -347,7 +345,7 @@ impl<'a> Fields<'a> {
                 .asked
                 .iter()
                 .filter(close)
-                .min_by_key(|known| strsim::levenshtein(name, known))
+                .min_by_key(|known| strsim::damerau_levenshtein(name, known))
             {
                 Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; known here: {}", self.asked.join(", ")),

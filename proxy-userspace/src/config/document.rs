@@ -12,7 +12,7 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
 use super::Kind;
 use super::decode::{self, Found, Report};
-use super::mistake::{Mistake, Mistakes, Warning};
+use super::mistake::{Mistake, Mistakes, Warning, Warnings};
 use super::node::{Node, NodeSeed};
 use super::object::{Object, ObjectName};
 use super::store::ResourceVersion;
@@ -22,6 +22,9 @@ pub const INPUT_MAX: usize = 64 * 1024 * 1024;
 
 /// What they may unfold to, in values.
 const NODES_MAX: usize = 8_000_000;
+
+/// Documents of one file: a workload each, and as many again.
+const DOCUMENTS_MAX: usize = 200_000;
 
 /// How deep lists and maps may nest; the kinds need eight.
 const DEPTH_MAX: usize = 64;
@@ -111,15 +114,16 @@ pub(super) fn parse_values(name: &str, values: &[Value]) -> Result<Parsed, Mista
 }
 
 #[derive(Default)]
-struct Collector {
+struct Collector<'s> {
     parsed: Parsed,
     mistakes: Mistakes,
-    /// Where each object was found first.
-    places: BTreeMap<(Kind, ObjectName), String>,
+    warnings: Warnings,
+    /// Source and document that each object was found in first.
+    places: BTreeMap<(Kind, ObjectName), (&'s str, usize)>,
 }
 
-impl Collector {
-    fn decode(&mut self, source: &str, document: usize, node: &Node) {
+impl<'s> Collector<'s> {
+    fn decode(&mut self, source: &'s str, document: usize, node: &Node) {
         let report = Report::new(source, document);
         for Found {
             object,
@@ -128,14 +132,14 @@ impl Collector {
         } in decode::document(node, &report)
         {
             let key = (object.kind(), object.name().clone());
-            if let Some(place) = self.places.get(&key) {
+            if let Some((first, number)) = self.places.get(&key) {
                 let mistake = Mistake {
                     source: Some(source.to_owned()),
                     document: Some(document),
                     object: None,
                     path,
                     value: Some(object.to_string()),
-                    expected: format!("each object once; it is in {place} too"),
+                    expected: format!("each object once; it is in {first}, document {number} too"),
                 };
                 report.push(mistake);
                 continue;
@@ -143,16 +147,16 @@ impl Collector {
             if let Some(version) = version {
                 self.parsed.versions.insert(key.clone(), version);
             }
-            self.places
-                .insert(key, format!("{source}, document {document}"));
+            self.places.insert(key, (source, document));
             self.parsed.objects.push(object);
         }
         let (mistakes, warnings) = report.into_parts();
         self.mistakes.append(mistakes);
-        self.parsed.warnings.extend(warnings);
+        self.warnings.append(warnings);
     }
 
-    fn finish(self) -> Result<Parsed, Mistakes> {
+    fn finish(mut self) -> Result<Parsed, Mistakes> {
+        self.parsed.warnings = self.warnings.into_vec();
         self.mistakes.or(self.parsed)
     }
 }
@@ -187,7 +191,13 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
         // Flow-style YAML begins the same way, and says better what is wrong.
         left.set(before);
     }
-    split(text)
+    let Some(parts) = split(text) else {
+        return vec![Err(Unreadable {
+            path: String::new(),
+            expected: format!("at most {DOCUMENTS_MAX} documents in one file"),
+        })];
+    };
+    parts
         .into_iter()
         .filter_map(|(line, text)| match yaml_document(text, line, left) {
             Ok(Node::Null) => None,
@@ -196,7 +206,8 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
         .collect()
 }
 
-/// One JSON document after the other; `None` if it is not JSON all through.
+/// One JSON document after the other; `None` if it is not JSON all through,
+/// or too many.
 fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
     let mut rest = text.as_bytes();
     let mut nodes = Vec::new();
@@ -208,12 +219,16 @@ fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
         // Byte by byte, so that `rest` stands behind the document afterwards.
         let mut json = serde_json::Deserializer::from_reader(&mut rest);
         nodes.push(NodeSeed { left }.deserialize(&mut json).ok()?);
+        if nodes.len() > DOCUMENTS_MAX {
+            return None;
+        }
     }
 }
 
 /// Cuts at the document markers, which YAML allows nowhere else at the start
-/// of a line, not even in a block of text. Gives the first line's number, from 0.
-fn split(text: &str) -> Vec<(usize, &str)> {
+/// of a line, not even in a block of text. Gives the first line's number, from 0;
+/// `None` if there are too many.
+fn split(text: &str) -> Option<Vec<(usize, &str)>> {
     let marker = |line: &str, mark: &str| {
         line.strip_prefix(mark)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
@@ -236,11 +251,14 @@ fn split(text: &str) -> Vec<(usize, &str)> {
             blank &= line.trim().is_empty() || line.starts_with(['#', '%']);
         }
         offset += line.len();
+        if parts.len() > DOCUMENTS_MAX {
+            return None;
+        }
     }
     if !blank {
         parts.push((start_line, &text[start..]));
     }
-    parts
+    Some(parts)
 }
 
 fn yaml_document(text: &str, first_line: usize, left: &Cell<usize>) -> Document {
@@ -274,9 +292,12 @@ fn yaml_document(text: &str, first_line: usize, left: &Cell<usize>) -> Document 
                 at.column()
             )
         });
+        // It says the place too, but counts from the start of the document.
+        let text = error.without_snippet().to_string();
+        let reason = text.split(" at line ").next().unwrap_or_default();
         Unreadable {
             path,
-            expected: format!("YAML or JSON: {}", error.without_snippet()),
+            expected: format!("YAML or JSON: {reason}"),
         }
     })
 }

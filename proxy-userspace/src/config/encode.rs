@@ -224,12 +224,16 @@ fn document(kind: Kind, name: &ObjectName, labels: &Labels, spec: Map<String, Va
     metadata.insert("name".into(), json!(name.name));
     metadata.insert("namespace".into(), json!(name.namespace));
     put_labels(&mut metadata, "labels", labels);
-    json!({
-        "apiVersion": kind.api_version(),
-        "kind": kind.as_str(),
-        "metadata": metadata,
-        "spec": spec,
-    })
+    let fields = [
+        ("apiVersion", json!(kind.api_version())),
+        ("kind", json!(kind.as_str())),
+        ("metadata", Value::Object(metadata)),
+        ("spec", Value::Object(spec)),
+    ];
+    fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 impl std::fmt::Display for EgressTarget {

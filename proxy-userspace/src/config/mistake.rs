@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Mistakes that are listed; more are counted. A file of rubbish must not
+/// Mistakes, or warnings, that are listed; more are counted. A file of rubbish must not
 /// turn into an answer of megabytes.
 const LISTED_MAX: usize = 1000;
 
@@ -186,6 +186,45 @@ impl fmt::Display for Warning {
     }
 }
 
+/// Collects warnings, as many as are worth reading.
+#[derive(Debug, Default)]
+pub(super) struct Warnings {
+    listed: Vec<Warning>,
+    omitted: usize,
+}
+
+impl Warnings {
+    pub(super) fn push(&mut self, warning: Warning) {
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(warning);
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    pub(super) fn append(&mut self, other: Self) {
+        self.omitted += other.omitted;
+        for warning in other.listed {
+            self.push(warning);
+        }
+    }
+
+    /// The first thousand; one more says how many there would be.
+    pub(super) fn into_vec(mut self) -> Vec<Warning> {
+        if self.omitted > 0 {
+            let message = format!("and {} more warnings", self.omitted);
+            self.listed.push(Warning {
+                source: None,
+                document: None,
+                object: None,
+                path: String::new(),
+                message,
+            });
+        }
+        self.listed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +256,27 @@ mod tests {
         }
         assert_eq!((all.mistakes.len(), all.omitted), (LISTED_MAX, 3));
         assert!(all.to_string().ends_with("and 3 more"));
+    }
+
+    #[test]
+    fn warnings_end_too() {
+        let mut all = Warnings::default();
+        for _ in 0..LISTED_MAX + 3 {
+            let message = "odd".to_owned();
+            all.push(Warning {
+                source: None,
+                document: None,
+                object: None,
+                path: "spec".into(),
+                message,
+            });
+        }
+        let all = all.into_vec();
+        assert_eq!(all.len(), LISTED_MAX + 1);
+        assert_eq!(
+            (all[0].to_string(), all[LISTED_MAX].to_string()),
+            ("spec: odd".into(), "and 3 more warnings".into())
+        );
     }
 
     #[test]

@@ -239,7 +239,7 @@ pub struct Route {
     pub weight: u32,
 }
 
-/// A RouteRule: which requests to a service go to which of its endpoints.
+/// A `RouteRule`: which requests to a service go to which of its endpoints.
 #[derive(Clone, Debug)]
 pub struct RouteRule {
     /// Identity.
@@ -256,7 +256,7 @@ pub struct RouteRule {
     pub routes: Vec<Route>,
 }
 
-/// `spec.destination.service` of an EgressRule.
+/// `spec.destination.service` of an `EgressRule`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EgressTarget {
     /// A host name, lower case, no trailing dot.
@@ -276,7 +276,7 @@ pub enum EgressProtocol {
     Tcp,
 }
 
-/// `spec.source` of an EgressRule.
+/// `spec.source` of an `EgressRule`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EgressSource {
     /// `namespace`; absent: that of the rule.
@@ -285,7 +285,7 @@ pub struct EgressSource {
     pub labels: Labels,
 }
 
-/// An EgressRule: an external destination that workloads may reach.
+/// An `EgressRule`: an external destination that workloads may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressRule {
     /// Identity.
@@ -298,7 +298,7 @@ pub struct EgressRule {
     pub source: EgressSource,
 }
 
-/// A MeshConfig: defaults of the node (`default`) or of the namespace it is named after.
+/// A `MeshConfig`: defaults of the node (`default`) or of the namespace it is named after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshConfig {
     /// Identity; `default/default` is node-wide, any other name is a namespace.

@@ -5,8 +5,8 @@
 //! crash leaves the state before a commit or the one after it. Must never
 //! judge a configuration: what it is given was checked.
 //!
-//! Undo is the caller's: it takes [`Store::rules_at`], puts these rules in
-//! the place of the current ones and commits. That makes a new generation,
+//! Undo is the caller's: it takes [`Store::undo`], puts these rules in the
+//! place of the current ones ([`Objects::replace_rules`]) and commits. That makes a new generation,
 //! so undoing twice gives back what there was, as `kubectl rollout undo` does.
 
 mod changes;
@@ -72,6 +72,9 @@ pub enum StoreError {
         /// Its version.
         found: u64,
     },
+    /// There is no generation before the first.
+    #[error("nothing to undo: no rule was ever applied")]
+    NothingToUndo,
     /// No such rule set to go back to.
     #[error("generation {asked} is not kept: {oldest} to {newest} are")]
     UnknownGeneration {
@@ -195,6 +198,16 @@ impl Store {
         &self.history
     }
 
+    /// The rules to go back to: those of generation `to`, or of the one
+    /// before the current.
+    ///
+    /// # Errors
+    /// As [`Self::rules_at`], or there is nothing to undo.
+    pub fn undo(&self, to: Option<u64>) -> Result<Objects, StoreError> {
+        let before = || self.head.generation.checked_sub(1);
+        self.rules_at(to.or_else(before).ok_or(StoreError::NothingToUndo)?)
+    }
+
     /// The rules of a generation, without any inventory. Generation 0 is the
     /// time before the first rule.
     ///
@@ -258,9 +271,10 @@ impl Store {
         let mut versions = self.versions.clone();
         for change in changes {
             let of_kind = versions.entry(change.kind).or_default();
-            match change.after {
-                true => drop(of_kind.insert(change.name.clone(), version)),
-                false => drop(of_kind.remove(&change.name)),
+            if change.after {
+                of_kind.insert(change.name.clone(), version);
+            } else {
+                of_kind.remove(&change.name);
             }
         }
         versions

@@ -35,6 +35,8 @@ struct State {
     answering: bool,
     /// Between a whole head and the end of its body.
     uploading: bool,
+    /// Bytes behind the present head came with it: the next head may have begun.
+    pipelined: bool,
     expired: bool,
     scan: Scan,
     waker: Option<Waker>,
@@ -52,12 +54,20 @@ impl Head {
         state.began = None;
         state.answering = true;
         state.uploading = body;
-        std::mem::take(&mut state.scan).framing()
+        let scan = std::mem::take(&mut state.scan);
+        // A head that was not looked at came in the wake of another one, and so
+        // may the next.
+        state.pipelined = (!scan.seen && state.pipelined) || (!body && scan.rest);
+        scan.framing()
     }
 
     /// The answer is out.
     pub fn answered(&self) {
-        self.state().answering = false;
+        let mut state = self.state();
+        state.answering = false;
+        if state.pipelined && state.began.is_none() {
+            state.began = Some(Instant::now());
+        }
     }
 
     /// The body is in. What comes after both is the next head.
@@ -127,6 +137,8 @@ struct Scan {
     encoding: bool,
     seen: bool,
     done: bool,
+    /// Bytes came behind the end of the head.
+    rest: bool,
 }
 
 const LENGTH: &[u8] = b"content-length:";
@@ -135,7 +147,11 @@ const ENCODING: &[u8] = b"transfer-encoding:";
 impl Scan {
     fn advance(&mut self, mut bytes: &[u8]) {
         self.seen = true;
-        while !self.done && !bytes.is_empty() {
+        while !bytes.is_empty() {
+            if self.done {
+                self.rest = true;
+                return;
+            }
             if self.column == 0 {
                 self.maybe_length = true;
                 self.maybe_encoding = true;

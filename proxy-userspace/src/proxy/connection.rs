@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proxy_common::{Flow, Reason};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use super::answer::HEAD_TIMEOUT;
 use super::http::{self, Callees};
 use super::pump::{Moved, pump, write_all};
 use super::record::Callee;
@@ -114,7 +114,8 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
         AppProtocol::Tcp => Ok(Sniffed::Bytes { prefix: Bytes::new(), upstream: None }),
         AppProtocol::Detect => {
             let learned = &captured.worker.server_first;
-            sniff(&client, service.id, learned, async || dial(&captured, &service).await).await
+            let patience = captured.source.header_timeout;
+            sniff(&client, service.id, learned, patience, async || dial(&captured, &service).await).await
         }
     };
     match sniffed {
@@ -127,6 +128,11 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
                 None => dial(&captured, &service).await,
             };
             as_bytes(&captured, client, &prefix, dialled, &callee).await;
+        }
+        Ok(Sniffed::Slow) => {
+            captured.worker.telemetry.rejected("header-timeout");
+            // A client that reads nothing either gets only the close.
+            let _unsent = client.try_write(HEAD_TIMEOUT);
         }
         Err(error) => as_bytes(&captured, client, &[], Err(error), &callee).await,
     }
@@ -225,12 +231,13 @@ async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot)
     };
     let callee = Callee { label, kind: DestinationKind::External };
     let _open = opened(&captured, &callee);
-    let Ok(Ok(prefix)) = timeout(captured.source.header_timeout, http_prefix(&client)).await else {
+    let Ok(prefix) = http_prefix(&client, captured.source.header_timeout).await else {
         let rule = rule.filter(|_| !by_name);
         captured.worker.telemetry.denied(&DenialRecord {
             source: &captured.source.label,
             workload: &captured.source.text,
             destination: &address,
+            host: "",
             rule: rule.as_ref().map_or("", |rule| &rule.label),
             reason: "not-http",
             stage: Stage::Connect,

@@ -103,11 +103,14 @@ impl Connection {
         let trace = worker.tracer.prepare(request.headers_mut());
         exchange.note(&request, trace);
         if let Err((refusal, detail)) = check(framing, &request) {
-            return Ok(self.refuse(exchange, refusal, &detail));
+            return Ok(refused(exchange, refusal, &detail));
         }
         let ways = match self.ways(&snapshot, source, &request, &mut exchange).await {
             Ok(ways) => ways,
-            Err((refusal, detail)) => return Ok(self.refuse(exchange, refusal, &detail)),
+            Err((refusal, detail)) => {
+                self.tell_denial(&exchange, view(&request).authority, refusal);
+                return Ok(refused(exchange, refusal, &detail));
+            }
         };
         let upgrade = hops::upgrade(&mut request);
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&self.head), &exchange));
@@ -120,7 +123,7 @@ impl Connection {
                 exchange.code = response.status().as_u16();
                 Ok(response.map(|body| AnswerBody::upstream(body, lease, exchange)))
             }
-            Err((refusal, detail)) => Ok(self.refuse(exchange, refusal, &detail)),
+            Err((refusal, detail)) => Ok(refused(exchange, refusal, &detail)),
         }
     }
 
@@ -182,23 +185,29 @@ impl Connection {
         }
     }
 
-    /// weir's own answer; a denial is told as one.
-    fn refuse(&self, mut exchange: Exchange, refusal: Refusal, detail: &str) -> Response<AnswerBody> {
-        exchange.code = refusal.status().as_u16();
-        exchange.reason = refusal.name();
-        if refusal.is_denial() {
-            let destination = self.captured.flow.destination().to_string();
-            self.captured.worker.telemetry.denied(&DenialRecord {
-                source: &exchange.source().label,
-                workload: &exchange.source().text,
-                destination: &destination,
-                rule: exchange.rule.as_deref().unwrap_or_default(),
-                reason: refusal.name(),
-                stage: Stage::Request,
-            });
+    /// A refusal that policy asked for gets a line and a metric of its own.
+    fn tell_denial(&self, exchange: &Exchange, host: &str, refusal: Refusal) {
+        if !refusal.is_denial() {
+            return;
         }
-        refuse(refusal, detail).map(|bytes| AnswerBody::own(bytes, exchange))
+        let destination = self.captured.flow.destination().to_string();
+        self.captured.worker.telemetry.denied(&DenialRecord {
+            source: &exchange.source().label,
+            workload: &exchange.source().text,
+            destination: &destination,
+            host,
+            rule: exchange.rule.as_deref().unwrap_or_default(),
+            reason: refusal.name(),
+            stage: Stage::Request,
+        });
     }
+}
+
+/// weir's own answer.
+fn refused(mut exchange: Exchange, refusal: Refusal, detail: &str) -> Response<AnswerBody> {
+    exchange.code = refusal.status().as_u16();
+    exchange.reason = refusal.name();
+    refuse(refusal, detail).map(|bytes| AnswerBody::own(bytes, exchange))
 }
 
 /// What weir refuses whoever it is for.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use proxy_common::ServiceId;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::detect::{Detected, Detector};
 
@@ -37,6 +37,8 @@ pub enum Sniffed<U> {
         /// The server, if it was dialled already.
         upstream: Option<U>,
     },
+    /// A request line that did not come to its end in time.
+    Slow,
 }
 
 /// Services whose servers spoke first before: they are dialled at once.
@@ -65,62 +67,88 @@ pub async fn sniff<U: AsRef<TcpStream>>(
     client: &TcpStream,
     service: ServiceId,
     learned: &ServerFirst,
+    patience: Duration,
     dial: impl AsyncFnOnce() -> io::Result<U>,
 ) -> io::Result<Sniffed<U>> {
-    let mut look = Look::default();
+    let mut look = Look::new(patience);
     if !learned.contains(service)
         && let Ok(first) = timeout(GRACE, look.until_decided(client)).await
     {
-        return first.map(|http| look.end(http, None));
+        return first.map(|spoken| look.end(spoken, None));
     }
     let upstream = dial().await?;
     tokio::select! {
         biased;
         first = look.until_decided(client) => {
-            let http = first?;
-            Ok(look.end(http, Some(upstream)))
+            let spoken = first?;
+            Ok(look.end(spoken, Some(upstream)))
         }
         spoke = upstream.as_ref().readable() => {
             spoke?;
             learned.learn(service);
-            Ok(look.end(false, Some(upstream)))
+            Ok(look.end(Spoken::Other, Some(upstream)))
         }
     }
 }
 
 /// The first bytes of a client that must speak HTTP; an error if it speaks
-/// anything else.
-pub async fn http_prefix(client: &TcpStream) -> io::Result<Bytes> {
-    let mut look = Look::default();
-    if look.until_decided(client).await? {
-        Ok(look.prefix.freeze())
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP"))
+/// anything else, or too slowly to tell.
+pub async fn http_prefix(client: &TcpStream, patience: Duration) -> io::Result<Bytes> {
+    let mut look = Look::new(patience);
+    match timeout(patience, look.until_decided(client)).await? {
+        Ok(Spoken::Http) => Ok(look.prefix.freeze()),
+        Ok(Spoken::Other | Spoken::Slow) => Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP")),
+        Err(error) => Err(error),
     }
 }
 
+/// What the client's bytes are.
+enum Spoken {
+    Http,
+    Other,
+    /// A request line that does not come to its end.
+    Slow,
+}
+
 /// What was read, and how far the look at it got.
-#[derive(Default)]
 struct Look {
     prefix: BytesMut,
     detector: Detector,
+    patience: Duration,
+    /// When an unclear beginning has been unclear for too long.
+    deadline: Option<Instant>,
 }
 
 impl Look {
-    /// Reads until it is certain whether this is HTTP. Safe to drop at any
-    /// point: what was read is kept.
-    async fn until_decided(&mut self, client: &TcpStream) -> io::Result<bool> {
+    fn new(patience: Duration) -> Self {
+        Self { prefix: BytesMut::new(), detector: Detector::default(), patience, deadline: None }
+    }
+
+    /// Reads until it is certain what this is. Safe to drop at any point: what
+    /// was read is kept.
+    async fn until_decided(&mut self, client: &TcpStream) -> io::Result<Spoken> {
         loop {
-            client.readable().await?;
+            match self.deadline {
+                None => client.readable().await?,
+                Some(deadline) => match timeout_at(deadline, client.readable()).await {
+                    Ok(readable) => readable?,
+                    // A method and a space are a request; anything else may be a
+                    // protocol whose client now waits for its server.
+                    Err(_) if self.prefix.contains(&b' ') => return Ok(Spoken::Slow),
+                    Err(_) => return Ok(Spoken::Other),
+                },
+            }
             let seen = self.prefix.len();
             self.prefix.reserve(FIRST_READ);
             match client.try_read_buf(&mut self.prefix) {
                 // A client that only says FIN speaks no HTTP.
-                Ok(0) => return Ok(false),
+                Ok(0) => return Ok(Spoken::Other),
                 Ok(_) => match self.detector.advance(&self.prefix[seen..]) {
-                    Detected::Http1 => return Ok(true),
-                    Detected::NotHttp => return Ok(false),
-                    Detected::NeedMore => {}
+                    Detected::Http1 => return Ok(Spoken::Http),
+                    Detected::NotHttp => return Ok(Spoken::Other),
+                    Detected::NeedMore => {
+                        self.deadline.get_or_insert(Instant::now() + self.patience);
+                    }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -128,8 +156,12 @@ impl Look {
         }
     }
 
-    fn end<U>(self, http: bool, upstream: Option<U>) -> Sniffed<U> {
+    fn end<U>(self, spoken: Spoken, upstream: Option<U>) -> Sniffed<U> {
         let prefix = self.prefix.freeze();
-        if http { Sniffed::Http { prefix } } else { Sniffed::Bytes { prefix, upstream } }
+        match spoken {
+            Spoken::Http => Sniffed::Http { prefix },
+            Spoken::Other => Sniffed::Bytes { prefix, upstream },
+            Spoken::Slow => Sniffed::Slow,
+        }
     }
 }

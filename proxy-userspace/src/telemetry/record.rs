@@ -146,6 +146,9 @@ pub struct DenialRecord<'a> {
     /// What was dialled or asked for: address and port, or host name.
     #[serde(serialize_with = "clipped")]
     pub destination: &'a str,
+    /// The host that a request named; empty: it came to no request.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "clipped")]
+    pub host: &'a str,
     /// The rule that said so; empty: the default did.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub rule: &'a str,

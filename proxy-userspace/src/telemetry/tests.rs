@@ -47,6 +47,7 @@ pub(super) fn connection<'a>(source: &'a str, destination: &'a str) -> Connectio
 
 pub(super) fn denial<'a>(source: &'a str, destination: &'a str) -> DenialRecord<'a> {
     DenialRecord {
+        host: "",
         source,
         workload: "default/pod-1",
         destination,

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::name::network;
-use super::super::object::{EgressProtocol, EgressRule, EgressTarget, Labels, ObjectName};
-use super::super::{Kind, Objects};
 use super::Findings;
+use crate::config::name::network;
+use crate::config::object::{EgressProtocol, EgressRule, EgressTarget, Labels};
+use crate::config::{Kind, Objects};
 
 /// The rules that open one prefix for one port and one namespace.
 #[derive(Default)]
@@ -35,55 +35,42 @@ pub(super) fn check(objects: &Objects, findings: &mut Findings) {
         }
     }
     for ((_, port), prefixes) in &by_port {
-        // The prefixes that cover the current one, itself included.
+        // The prefixes that cover the current one, widest first.
         let mut covering: Vec<(Prefix, &Opened<'_>)> = Vec::new();
         for (prefix, opened) in prefixes {
             covering.retain(|((start, length), _)| {
                 network(prefix.0, *length) == *start && *length <= prefix.1
             });
-            conflicts(opened, opened, *port, findings);
+            conflicts(&opened.http, &opened.tcp, *port, findings);
             for (_, wider) in &covering {
-                conflicts(
-                    &Opened {
-                        http: opened.http.clone(),
-                        tcp: Vec::new(),
-                    },
-                    wider,
-                    *port,
-                    findings,
-                );
-                conflicts(
-                    wider,
-                    &Opened {
-                        http: Vec::new(),
-                        tcp: opened.tcp.clone(),
-                    },
-                    *port,
-                    findings,
-                );
+                conflicts(&opened.http, &wider.tcp, *port, findings);
+                conflicts(&wider.http, &opened.tcp, *port, findings);
             }
             covering.push((*prefix, opened));
         }
     }
 }
 
-fn conflicts(http: &Opened<'_>, tcp: &Opened<'_>, port: u16, findings: &mut Findings) {
-    for first in &http.http {
-        for second in &tcp.tcp {
-            if meet(&first.source.labels, &second.source.labels) {
-                let value = format!("{} port {port} as http", first.target);
-                let expected = format!(
-                    "one protocol for an address and port: EgressRule {} opens {} port {port} as tcp",
-                    second.name, second.target
-                );
-                report(&first.name, &value, expected, findings);
-            }
+fn conflicts(http: &[&EgressRule], tcp: &[&EgressRule], port: u16, findings: &mut Findings) {
+    for first in http {
+        for second in tcp
+            .iter()
+            .filter(|second| meet(&first.source.labels, &second.source.labels))
+        {
+            let value = format!("{} port {port} as http", first.target);
+            let expected = format!(
+                "one protocol for an address and port: EgressRule {} opens {} port {port} as tcp",
+                second.name, second.target
+            );
+            findings.mistake(
+                Kind::EgressRule,
+                &first.name,
+                "spec.ports",
+                &value,
+                expected,
+            );
         }
     }
-}
-
-fn report(name: &ObjectName, value: &str, expected: String, findings: &mut Findings) {
-    findings.mistake(Kind::EgressRule, name, "spec.ports", &value, expected);
 }
 
 /// Whether one workload can have the labels that both ask for.

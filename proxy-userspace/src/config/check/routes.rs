@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::object::{AppProtocol, ObjectName, RouteRule, Service, Workload, selects};
-use super::super::{Kind, Objects};
 use super::Findings;
+use crate::config::object::{AppProtocol, Labels, ObjectName, RouteRule, Service, Workload, selects};
+use crate::config::{Kind, Objects};
 
 pub(super) fn check(objects: &Objects, findings: &mut Findings) {
     if objects.route_rules.is_empty() {
@@ -59,8 +59,10 @@ fn endpoints(
             .any(|workload| selects(&route.labels, &workload.labels))
         {
             let message = format!(
-                "no ready endpoint of Service {} has these labels: {} % of what the rule matches gets 503",
-                service.name, route.weight
+                "no ready endpoint of Service {} has the labels {}: {} % of what the rule matches gets 503",
+                service.name,
+                listed(&route.labels),
+                route.weight
             );
             findings.warn(
                 Kind::RouteRule,
@@ -135,4 +137,10 @@ impl<'a> WorkloadIndex<'a> {
 fn first_pair(service: &Service) -> Option<(&str, &str, &str)> {
     let (key, value) = service.selector.first_key_value()?;
     Some((&service.name.namespace, key, value))
+}
+
+/// Labels as `kubectl -l` takes them.
+fn listed(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
 }

@@ -1,6 +1,6 @@
 //! Objects that contradict each other, and those that are only odd.
 
-use super::super::{Kind, ObjectName, Objects, Source, parse};
+use crate::config::{Kind, ObjectName, Objects, Source, parse};
 
 /// The set that this YAML, in flow style and one object a line, makes up.
 fn objects(lines: &[&str]) -> Objects {
@@ -217,7 +217,7 @@ fn a_route_to_nobody_is_warned_about() {
     assert_eq!(
         of(READY, "{version: v2}"),
         [
-            "RouteRule default/r: spec.route[0].labels: no ready endpoint of Service default/s has these labels: 100 % of what the rule matches gets 503"
+            "RouteRule default/r: spec.route[0].labels: no ready endpoint of Service default/s has the labels version=v2: 100 % of what the rule matches gets 503"
         ]
     );
     for other in [

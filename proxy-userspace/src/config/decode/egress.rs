@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use proxy_common::Port;
 
-use super::super::name::{address, host, network};
-use super::super::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
 use super::metadata::{label, labels};
 use super::service::port_number;
 use super::{At, LATER, Read, Wrong};
+use crate::config::name::{address, host, network};
+use crate::config::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
 
 /// Ports of one rule.
 const PORTS_MAX: usize = 256;
@@ -23,9 +23,11 @@ pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Read<EgressRule> {
         ports(at, target.as_ref())
     });
     let source = fields.optional("source", source);
-    let proxied = fields.optional("useEgressProxy", |at| match at.boolean()? {
-        true => at.wrong("false: there is no egress proxy but weir itself"),
-        false => Ok(()),
+    let proxied = fields.optional("useEgressProxy", |at| {
+        if at.boolean()? {
+            return at.wrong("false: there is no egress proxy but weir itself");
+        }
+        Ok(())
     });
     fields.finish();
     proxied?;

@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use super::super::Kind;
-use super::super::node::Node;
-use super::super::object::Object;
-use super::super::store::ResourceVersion;
 use super::metadata::{Metadata, Scope, metadata};
 use super::{At, Fields, LATER, Read, Report, Wrong, egress, mesh, route, service, workload};
+use crate::config::Kind;
+use crate::config::node::Node;
+use crate::config::object::Object;
+use crate::config::store::ResourceVersion;
 
 /// An object, and where it was found.
-pub(in super::super) struct Found {
-    pub(in super::super) object: Object,
-    pub(in super::super) version: Option<ResourceVersion>,
+pub(in crate::config) struct Found {
+    pub(in crate::config) object: Object,
+    pub(in crate::config) version: Option<ResourceVersion>,
     /// Within its document; a `List` holds many.
-    pub(in super::super) path: String,
+    pub(in crate::config) path: String,
 }
 
 /// Items of a `List`: as many as there may be workloads.
@@ -28,7 +28,7 @@ const WEIR: &str = "weir.dev/v1";
 const ISTIO: &str = "config.istio.io/v1alpha2";
 
 /// Decodes one document: an object, a list of them, or something that is not ours.
-pub(in super::super) fn document(node: &Node, report: &Report) -> Vec<Found> {
+pub(in crate::config) fn document(node: &Node, report: &Report) -> Vec<Found> {
     let mut found = Vec::new();
     item(&At::root(node, report), LISTS_MAX, &mut found);
     found

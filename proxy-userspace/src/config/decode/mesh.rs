@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use proxy_common::{EgressDefault, OnProxyDown};
 
-use super::super::name::duration;
-use super::super::object::{MeshConfig, ObjectName};
 use super::{At, LATER, Read};
+use crate::config::name::duration;
+use crate::config::object::{MeshConfig, ObjectName};
 
 /// What `headerTimeout` may be: less would refuse honest clients, more would
 /// let a slow one hold its place for good.

@@ -1,9 +1,9 @@
 //! `metadata`, labels and references: what the kinds have in common.
 
-use super::super::name::{is_label, is_label_key, is_label_value, is_subdomain};
-use super::super::object::{Labels, ObjectName};
-use super::super::store::ResourceVersion;
 use super::{At, Read, all};
+use crate::config::name::{is_label, is_label_key, is_label_value, is_subdomain};
+use crate::config::object::{Labels, ObjectName};
+use crate::config::store::ResourceVersion;
 
 /// Labels that an object or a selector may have.
 const LABELS_MAX: usize = 64;

@@ -1,9 +1,9 @@
 //! `RouteRule`.
 
-use super::super::name::header_name;
-use super::super::object::{ObjectName, RequestField, Route, RouteRule, SourceMatch, StringMatch};
 use super::metadata::{label, labels};
 use super::{At, LATER, Read, Wrong, all};
+use crate::config::name::header_name;
+use crate::config::object::{ObjectName, RequestField, Route, RouteRule, SourceMatch, StringMatch};
 
 /// Routes of one rule: more than one percent each cannot be.
 const ROUTES_MAX: usize = 100;
@@ -15,7 +15,7 @@ const HEADERS_MAX: usize = 32;
 const VALUE_MAX: usize = 4096;
 
 /// Fields of the design that come later.
-const REFUSED: &[&str] = &[
+pub(super) const REFUSED: &[&str] = &[
     "redirect",
     "rewrite",
     "httpReqTimeout",

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use proxy_common::Port;
 
-use super::super::name::{address, is_label};
-use super::super::node::Node;
-use super::super::object::{AppProtocol, Service, ServicePort};
 use super::metadata::{Metadata, labels};
 use super::{At, Read, workload};
+use crate::config::name::{address, is_label};
+use crate::config::node::Node;
+use crate::config::object::{AppProtocol, Service, ServicePort};
 
 /// Virtual addresses of one Service.
 const ADDRESSES_MAX: usize = 16;

@@ -1,6 +1,6 @@
 //! What each kind takes and what it refuses, and in which words.
 
-use super::super::{Kind, Object, Parsed, Source, parse};
+use crate::config::{Kind, Object, Parsed, Source, parse};
 
 mod egress;
 mod inventory;
@@ -30,39 +30,51 @@ fn accepted(kind: Kind, spec: &str) -> (Object, Vec<String>) {
     (parsed.objects.remove(0), warnings)
 }
 
-/// Every row is a spec, and what its only mistake must say, place included.
-fn refuses(kind: Kind, rows: &[(&str, &str)]) {
-    for (spec, expected) in rows {
-        let mistakes = parse_text(&document(kind, spec))
+/// The rows of a table: `found => said`, one a line.
+fn rows(table: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = table.lines().filter(|line| !line.is_empty());
+    lines.map(|line| {
+        line.split_once(" => ")
+            .unwrap_or_else(|| panic!("no row: {line}"))
+    })
+}
+
+/// Every row is a spec, and how its only mistake begins.
+fn refuses(kind: Kind, table: &str) {
+    refuses_in(kind, "@", "", table);
+}
+
+/// Every row is what stands for `@` in the spec, and how its only mistake,
+/// at `place`, begins.
+fn refuses_in(kind: Kind, spec: &str, place: &str, table: &str) {
+    for (found, said) in rows(table) {
+        let spec = spec.replace('@', found);
+        let mistakes = parse_text(&document(kind, &spec))
             .map(|parsed| parsed.objects)
-            .expect_err(spec);
+            .expect_err(&spec);
         let text = mistakes.to_string();
         assert_eq!(mistakes.len(), 1, "{spec}: {text}");
-        let said = text
-            .strip_prefix("f: document 1: ")
-            .expect("names file and document");
+        let expected = format!("f: document 1: {place}{said}");
         assert!(
-            said.starts_with(expected),
-            "{spec}\n  said     {said}\n  expected {expected}"
+            text.starts_with(&expected),
+            "{spec}\n  says     {text}\n  expected {expected}"
         );
     }
 }
 
-/// Every row is a spec, and what its only warning must say.
-fn warns(kind: Kind, rows: &[(&str, &str)]) {
-    for (spec, expected) in rows {
+/// Every row is a spec, and how its only warning begins.
+fn warns(kind: Kind, table: &str) {
+    for (spec, said) in rows(table) {
         let (_, warnings) = accepted(kind, spec);
         assert_eq!(warnings.len(), 1, "{spec}: {warnings:?}");
         assert!(
-            warnings[0].starts_with(&format!("f: document 1: {expected}")),
+            warnings[0].starts_with(&format!("f: document 1: {said}")),
             "{spec}: {warnings:?}"
         );
     }
 }
 
-#[test]
-fn every_mistake_is_named() {
-    let text = "
+const EVERYTHING_WRONG: &str = "
 apiVersion: weir.dev/v2
 kind: RouteRule
 metadata:
@@ -86,146 +98,70 @@ spec:
   httpFault: {}
   timeout: 5s
 ";
-    let mistakes = parse_text(text).unwrap_err();
-    let said: Vec<_> = mistakes
-        .mistakes
-        .iter()
-        .map(|mistake| mistake.path.as_str())
+
+const EVERY_MISTAKE: &str = r#"
+apiVersion: "weir.dev/v2": expected weir.dev/v1 or config.istio.io/v1alpha2 for a RouteRule
+metadata.lables: {…}: expected no field of this name; did you mean `labels`?
+metadata.name: "Reviews": expected a name of lower-case letters, digits, `-` and `.` (RFC 1123 subdomain)
+spec.destination.nam: "reviews": expected no field of this name; did you mean `name`?
+spec.destination.name: absent: expected the name of a Service
+spec.httpFault: {}: expected no `httpFault`: it comes with a later version, this one does not enforce it
+spec.match.request.headers.Cookie.exakt: "x": expected no field of this name; did you mean `exact`?
+spec.match.request.headers.Cookie: {…}: expected one of `exact`, `prefix`, `regex`, with a string
+spec.match.request.headers.cookie.regex: "(": expected a regular expression (RE2 syntax): unclosed group
+spec.match.request.headers.uri.prefix: 5: expected a string; put it in quotes
+spec.precedence: "high": expected a whole number from -2147483648 to 2147483647
+spec.route[0].labels.version: 1: expected a string; put it in quotes
+spec.route[0].weight: 101: expected a whole number from 0 to 100
+spec.route[1].labels: […]: expected a map
+spec.route[1].weight: absent: expected a whole number from 0 to 100
+spec.route[2].weight: given twice: expected each key once
+spec.timeout: "5s": expected no field of this name; known here: destination, precedence, match, route
+"#;
+
+#[test]
+fn every_mistake_is_named() {
+    let text = parse_text(EVERYTHING_WRONG).unwrap_err().to_string();
+    let mut said: Vec<_> = text
+        .lines()
+        .map(|line| line.strip_prefix("f: document 1: ").expect(line))
         .collect();
-    for path in [
-        "apiVersion",
-        "metadata.name",
-        "metadata.lables",
-        "spec.destination.name",
-        "spec.destination.nam",
-        "spec.precedence",
-        "spec.match.request.headers.cookie.regex",
-        "spec.match.request.headers.uri.prefix",
-        "spec.match.request.headers.Cookie.exakt",
-        "spec.match.request.headers.Cookie",
-        "spec.route[0].labels.version",
-        "spec.route[0].weight",
-        "spec.route[1].labels",
-        "spec.route[1].weight",
-        "spec.route[2].weight",
-        "spec.httpFault",
-        "spec.timeout",
-    ] {
-        assert_eq!(
-            said.iter().filter(|said| **said == path).count(),
-            1,
-            "{path}: {mistakes}"
-        );
-    }
-    assert_eq!(said.len(), 17, "{mistakes}");
-    let text = mistakes.to_string();
-    for line in [
-        "f: document 1: apiVersion: \"weir.dev/v2\": expected weir.dev/v1 or config.istio.io/v1alpha2 for a RouteRule",
-        "f: document 1: metadata.lables: {…}: expected no field of this name; did you mean `labels`?",
-        "f: document 1: spec.destination.name: absent: expected the name of a Service",
-        "f: document 1: spec.route[0].labels.version: 1: expected a string; put it in quotes",
-        "f: document 1: spec.route[0].weight: 101: expected a whole number from 0 to 100",
-        "f: document 1: spec.route[2].weight: given twice: expected each key once",
-        "f: document 1: spec.match.request.headers.cookie.regex: \"(\": expected a regular expression (RE2 syntax): unclosed group",
-    ] {
-        assert!(
-            text.lines().any(|said| said == line),
-            "{line}\nnot in\n{text}"
-        );
-    }
+    said.sort_unstable();
+    assert_eq!(said.join("\n"), EVERY_MISTAKE.trim());
 }
+
+const ENVELOPES: &str = r#"
+{kind: RouteRule} => apiVersion: absent: expected `weir.dev/v1`
+{apiVersion: weir.dev/v1} => kind: absent: expected one of Service,
+{apiVersion: weir.dev/v1, kind: RoutRule} => kind: "RoutRule": expected one of Service,
+{apiVersion: '', kind: EgressRule} => apiVersion: "": expected `weir.dev/v1`
+{apiVersion: weir.dev/v1, kind: DestinationPolicy, spec: {}} => kind: "DestinationPolicy": expected no DestinationPolicy: it comes with a later
+{apiVersion: config.istio.io/v1alpha2, kind: DestinationPolicy} => kind: "DestinationPolicy": expected no DestinationPolicy: it comes with
+{apiVersion: config.istio.io/v1alpha2, kind: MeshConfig, metadata: {name: default}, spec: {}} => apiVersion: "config.istio.io/v1alpha2": expected weir.dev/v1 for a MeshConfig
+{apiVersion: weir.dev/v1, kind: Service, metadata: {name: a}, spec: {}} => apiVersion: "weir.dev/v1": expected v1 for a Service
+{apiVersion: weir.de/v1, kind: MeshConfig, metadata: {name: a}, spec: {}} => apiVersion: "weir.de/v1": expected weir.dev/v1 for a MeshConfig
+{apiVersion: v1, kind: Service, spec: {}} => metadata: absent: expected a map with at least a name
+{apiVersion: v1, kind: Service, metadata: {name: a}} => spec: absent: expected a map
+{apiVersion: v1, kind: Service, metadata: {name: a}, spec: []} => spec: []: expected a map
+{apiVersion: v1, kind: Service, metadata: {}, spec: {}} => metadata.name: absent: expected a name
+{apiVersion: v1, kind: Service, metadata: {name: a.b}, spec: {}} => metadata.name: "a.b": expected a name
+{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {}, data: 1} => data: 1: expected no field
+{apiVersion: v1, kind: Service, metadata: {name: a, labels: {'a b': c}}, spec: {}} => metadata.labels["a b"]: "c": expected a label key
+{apiVersion: v1, kind: Service, metadata: {name: a, labels: {a: 'b c'}}, spec: {}} => metadata.labels.a: "b c": expected a label value
+{apiVersion: weir.dev/v1, kind: MeshConfig, metadata: {name: a, namespace: a}, spec: {}} => metadata.namespace: "a": expected `default`: a MeshConfig is named after the namespace
+{apiVersion: v1, kind: List, itmes: []} => itmes: []: expected no field of this name; did you mean `items`?
+{apiVersion: v1, kind: List, items: [{apiVersion: v1}]} => items[0].kind: absent: expected one of Service,
+"#;
 
 #[test]
 fn envelopes() {
-    let rows = [
-        (
-            "{kind: RouteRule}",
-            "apiVersion: absent: expected `weir.dev/v1`",
-        ),
-        (
-            "{apiVersion: weir.dev/v1}",
-            "kind: absent: expected one of Service, ",
-        ),
-        (
-            "{apiVersion: weir.dev/v1, kind: RoutRule}",
-            "kind: \"RoutRule\": expected one of Service, ",
-        ),
-        (
-            "{apiVersion: '', kind: EgressRule}",
-            "apiVersion: \"\": expected `weir.dev/v1`",
-        ),
-        (
-            "{apiVersion: weir.dev/v1, kind: DestinationPolicy, spec: {}}",
-            "kind: \"DestinationPolicy\": expected no DestinationPolicy: it comes with a later version",
-        ),
-        (
-            "{apiVersion: config.istio.io/v1alpha2, kind: DestinationPolicy}",
-            "kind: \"DestinationPolicy\": expected no",
-        ),
-        (
-            "{apiVersion: config.istio.io/v1alpha2, kind: MeshConfig, metadata: {name: default}, spec: {}}",
-            "apiVersion: \"config.istio.io/v1alpha2\": expected weir.dev/v1 for a MeshConfig",
-        ),
-        (
-            "{apiVersion: weir.dev/v1, kind: Service, metadata: {name: a}, spec: {}}",
-            "apiVersion: \"weir.dev/v1\": expected v1 for a Service",
-        ),
-        (
-            "{apiVersion: weir.de/v1, kind: MeshConfig, metadata: {name: a}, spec: {}}",
-            "apiVersion: \"weir.de/v1\"",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, spec: {}}",
-            "metadata: absent: expected a map with at least a name",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {name: a}}",
-            "spec: absent: expected a map",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: []}",
-            "spec: []: expected a map",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {}, spec: {}}",
-            "metadata.name: absent: expected a name",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {name: a.b}, spec: {}}",
-            "metadata.name: \"a.b\": expected a name",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {}, data: 1}",
-            "data: 1: expected no field",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {name: a, labels: {'a b': c}}, spec: {}}",
-            "metadata.labels[\"a b\"]: \"c\": expected a label key",
-        ),
-        (
-            "{apiVersion: v1, kind: Service, metadata: {name: a, labels: {a: 'b c'}}, spec: {}}",
-            "metadata.labels.a: \"b c\": expected a label value",
-        ),
-        (
-            "{apiVersion: weir.dev/v1, kind: MeshConfig, metadata: {name: a, namespace: a}, spec: {}}",
-            "metadata.namespace: \"a\": expected `default`: a MeshConfig is named after the namespace",
-        ),
-        (
-            "{apiVersion: v1, kind: List, itmes: []}",
-            "itmes: []: expected no field of this name; did you mean `items`?",
-        ),
-        (
-            "{apiVersion: v1, kind: List, items: [{kind: x}]}",
-            "items[0].apiVersion: absent: expected",
-        ),
-    ];
-    for (text, expected) in rows {
+    for (text, said) in rows(ENVELOPES) {
         let text = parse_text(text)
             .map(|parsed| parsed.objects)
             .expect_err(text)
             .to_string();
         assert!(
-            text.starts_with(&format!("f: document 1: {expected}")) && !text.contains('\n'),
+            text.starts_with(&format!("f: document 1: {said}")) && !text.contains('\n'),
             "{text}"
         );
     }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
-use super::super::name::{address, is_subdomain};
-use super::super::object::{LocalPod, Workload};
 use super::metadata::Metadata;
 use super::service::{distinct, ipv4};
 use super::{At, Fields, Read};
+use crate::config::name::{address, is_subdomain};
+use crate::config::object::{LocalPod, Workload};
 
 /// Addresses of one Workload.
 const ADDRESSES_MAX: usize = 16;
@@ -47,7 +47,7 @@ fn addresses(at: &At<'_>) -> Read<Vec<IpAddr>> {
                 at.warn("IPv6 is not governed in this version: address left out");
                 Ok(None)
             }
-            address => ipv4(at, address).map(Some),
+            address @ IpAddr::V4(_) => ipv4(at, address).map(Some),
         }
     });
     Ok(distinct(at, addresses?.into_iter().flatten()))

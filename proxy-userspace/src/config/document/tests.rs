@@ -196,7 +196,7 @@ fn an_alias_bomb_goes_off_outside() {
     for level in 1..12 {
         let below = format!("*a{}", level - 1);
         let all = vec![below; 10].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{all}]\n"));
+        bomb = format!("{bomb}a{level}: &a{level} [{all}]\n");
     }
     let refused = refused(&bomb);
     assert!(refused.contains("document 1:"), "{refused}");
@@ -207,6 +207,11 @@ fn depth_and_size_are_bounded() {
     for open in ["[", "{\"a\":", "- "] {
         refused(&open.repeat(100_000));
     }
+    let many = "---\n".repeat(DOCUMENTS_MAX + 2);
+    assert_eq!(
+        refused(&many),
+        "rules.yaml: document 1: expected at most 200000 documents in one file"
+    );
     let expected = "expected at most 64 MiB of input in one go";
     assert!(refused(&"#".repeat(INPUT_MAX + 1)).ends_with(expected));
     let half = Source::new("half", "#".repeat(INPUT_MAX / 2 + 1));
@@ -271,4 +276,23 @@ fn a_hundred_thousand_workloads_fit_into_one_input() {
         parse_text(&list.to_string()).unwrap().objects.len(),
         100_000
     );
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_right() {
+    let text = include_str!("../../../../docs/kinds.md");
+    let examples: Vec<_> = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default())
+        .collect();
+    assert_eq!(examples.len(), 5, "one for each kind");
+    for example in examples {
+        let parsed = parse_text(example).unwrap_or_else(|mistakes| panic!("{mistakes}\n{example}"));
+        assert!(
+            !parsed.objects.is_empty() && parsed.warnings.is_empty(),
+            "{:?}\n{example}",
+            parsed.warnings
+        );
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::object::{Object, ObjectName};
-use super::super::{Kind, Objects};
+use crate::config::object::{Object, ObjectName};
+use crate::config::{Kind, Objects};
 
 /// An object that is not what it was.
 #[derive(Debug)]

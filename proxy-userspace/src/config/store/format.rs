@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::document::parse_value;
-use super::super::{Kind, ObjectName, Objects};
 use super::changes::Changed;
 use super::version::ResourceVersion;
+use crate::config::document::parse_value;
+use crate::config::{Kind, ObjectName, Objects};
 
 /// The version of every format here; raised when a file's meaning changes.
 pub(super) const VERSION: u64 = 1;
@@ -189,7 +189,7 @@ impl StoredEntry {
                 (Some(_), true) => Edit::Configured,
                 (Some(_), false) => Edit::Deleted,
             },
-            before: change.before.as_ref().map(super::super::Object::to_json),
+            before: change.before.as_ref().map(crate::config::Object::to_json),
         };
         Self {
             format: Self::FORMAT.to_owned(),

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
-use super::super::{Source, parse};
 use super::*;
+use crate::config::{Source, parse};
 
 mod damage;
 
@@ -84,8 +84,8 @@ impl Scene {
             .collect()
     }
 
-    fn undo_to(&mut self, generation: u64) -> Receipt {
-        let rules = self.store.rules_at(generation).unwrap();
+    fn undo(&mut self, to: Option<u64>) -> Receipt {
+        let rules = self.store.undo(to).unwrap();
         self.objects.replace_rules(&rules);
         self.store.commit(&self.objects, author("undo")).unwrap()
     }
@@ -210,12 +210,16 @@ fn history_says_who_changed_what_and_why() {
 #[test]
 fn undo_makes_a_new_generation_of_old_rules() {
     let mut scene = Scene::new();
+    assert!(matches!(
+        scene.store.undo(None),
+        Err(StoreError::NothingToUndo)
+    ));
     scene.apply(rule("a", "v1"));
     scene.apply(workload("w", true));
     scene.apply(rule("a", "v2"));
     scene.apply(workload("w", false));
     assert_eq!(
-        scene.undo_to(1),
+        scene.undo(None),
         Receipt {
             generation: 3,
             revision: 2
@@ -228,10 +232,10 @@ fn undo_makes_a_new_generation_of_old_rules() {
         "inventory is never undone"
     );
     // Undoing the undo gives back what there was.
-    assert_eq!(scene.undo_to(2).generation, 4);
+    assert_eq!(scene.undo(None).generation, 4);
     assert_eq!(scene.objects.list(Kind::RouteRule), [rule("a", "v2")]);
     // Before the first rule there was none.
-    assert_eq!(scene.undo_to(0).generation, 5);
+    assert_eq!(scene.undo(Some(0)).generation, 5);
     assert!(scene.objects.route_rules.is_empty());
     let scene = scene.reopen().unwrap();
     let all: Vec<_> = (0..=5)
@@ -250,25 +254,24 @@ fn a_hundred_generations_are_kept() {
             generation
         );
     }
-    for scene in [scene.reopen().unwrap()] {
-        assert_eq!(scene.store.history().len(), HISTORY_MAX);
-        assert_eq!(scene.store.history()[0].generation, 6);
-        assert_eq!(
-            scene.routes_at(5),
-            ["v5"],
-            "the one before the oldest entry can be restored from it"
-        );
-        let error = scene.store.rules_at(4).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("generation 4 is not kept: 5 to {last} are")
-        );
-        assert!(scene.store.rules_at(last + 1).is_err());
-        assert_eq!(
-            fs::read_dir(scene.path("history")).unwrap().count(),
-            HISTORY_MAX
-        );
-    }
+    let scene = scene.reopen().unwrap();
+    assert_eq!(scene.store.history().len(), HISTORY_MAX);
+    assert_eq!(scene.store.history()[0].generation, 6);
+    assert_eq!(
+        scene.routes_at(5),
+        ["v5"],
+        "the one before the oldest entry can be restored from it"
+    );
+    let error = scene.store.rules_at(4).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("generation 4 is not kept: 5 to {last} are")
+    );
+    assert!(scene.store.rules_at(last + 1).is_err());
+    assert_eq!(
+        fs::read_dir(scene.path("history")).unwrap().count(),
+        HISTORY_MAX
+    );
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn a_file_that_cannot_be_opened_is_an_error() {
 #[test]
 fn a_line_is_stamped_and_tagged() {
     let record = DenialRecord {
+        host: "",
         source: "default/svcb",
         workload: "default/svcb-1",
         destination: "192.0.2.1:9997",

@@ -1,7 +1,7 @@
 //! Services and workloads.
 
-use super::super::super::object::AppProtocol;
 use super::{Kind, Object, accepted, refuses, warns};
+use crate::config::object::AppProtocol;
 
 #[test]
 fn a_service_tells_its_protocols() {
@@ -60,85 +60,31 @@ fn a_service_tells_its_protocols() {
 fn services() {
     warns(
         Kind::Service,
-        &[
-            (
-                "{ports: [{port: 53, protocol: UDP}]}",
-                "spec.ports[0]: only TCP is governed in this version",
-            ),
-            (
-                "{sessionAffinity: ClientIP}",
-                "spec.sessionAffinity: session affinity is not kept",
-            ),
-            (
-                "{ports: [{port: 80, nodePort: 30080}]}",
-                "spec.ports[0]: fields not used by weir, left out: `nodePort`",
-            ),
-        ],
+        r"
+{ports: [{port: 53, protocol: UDP}]} => spec.ports[0]: only TCP is governed in this version
+{sessionAffinity: ClientIP} => spec.sessionAffinity: session affinity is not kept
+{ports: [{port: 80, nodePort: 30080}]} => spec.ports[0]: fields not used by weir, left out: `nodePort`
+",
     );
     refuses(
         Kind::Service,
-        &[
-            (
-                "{clusterIPs: ['fd00::1']}",
-                "spec.clusterIPs[0]: \"fd00::1\": expected an IPv4 address; IPv6: it comes with",
-            ),
-            (
-                "{clusterIP: 127.0.0.1}",
-                "spec.clusterIP: \"127.0.0.1\": expected an address that one host",
-            ),
-            (
-                "{clusterIPs: [10.0.0.300]}",
-                "spec.clusterIPs[0]: \"10.0.0.300\": expected an IPv4 address",
-            ),
-            (
-                "{clusterIPs: [10.0.0.1, 10.0.0.1]}",
-                "spec.clusterIPs: […]: expected each address once; 10.0.0.1",
-            ),
-            (
-                "{clusterIP: 10.0.0.2, clusterIPs: [10.0.0.1]}",
-                "spec.clusterIP: \"10.0.0.2\": expected an address that is in",
-            ),
-            (
-                "{ports: [{}]}",
-                "spec.ports[0].port: absent: expected a port number",
-            ),
-            (
-                "{ports: [{port: 0}]}",
-                "spec.ports[0].port: 0: expected a whole number from 1 to 65535",
-            ),
-            (
-                "{ports: [{port: '80'}]}",
-                "spec.ports[0].port: \"80\": expected a whole number",
-            ),
-            (
-                "{ports: [{port: 80, targetPort: web}]}",
-                "spec.ports[0].targetPort: \"web\": expected a port number: a Work",
-            ),
-            (
-                "{ports: [{port: 80, protocol: tcp}]}",
-                "spec.ports[0].protocol: \"tcp\": expected one of `TCP`, `UDP`",
-            ),
-            (
-                "{ports: [{port: 80}, {port: 80, name: b}]}",
-                "spec.ports: […]: expected each port once; 80",
-            ),
-            (
-                "{ports: [{port: 80, name: a}, {port: 81, name: a}]}",
-                "spec.ports: […]: expected each port name once; `a`",
-            ),
-            (
-                "{ports: [{port: 80, name: A}]}",
-                "spec.ports[0].name: \"A\": expected a port name",
-            ),
-            (
-                "{selector: {matchLabels: {a: b}}}",
-                "spec.selector.matchLabels: {…}: expected a string",
-            ),
-            (
-                "{port: 80}",
-                "spec.port: 80: expected no field of this name; did you mean `ports`?",
-            ),
-        ],
+        r#"
+{clusterIPs: ['fd00::1']} => spec.clusterIPs[0]: "fd00::1": expected an IPv4 address; IPv6: it comes with
+{clusterIP: 127.0.0.1} => spec.clusterIP: "127.0.0.1": expected an address that one host
+{clusterIPs: [10.0.0.300]} => spec.clusterIPs[0]: "10.0.0.300": expected an IPv4 address
+{clusterIPs: [10.0.0.1, 10.0.0.1]} => spec.clusterIPs: […]: expected each address once; 10.0.0.1
+{clusterIP: 10.0.0.2, clusterIPs: [10.0.0.1]} => spec.clusterIP: "10.0.0.2": expected an address that is in
+{ports: [{}]} => spec.ports[0].port: absent: expected a port number
+{ports: [{port: 0}]} => spec.ports[0].port: 0: expected a whole number from 1 to 65535
+{ports: [{port: '80'}]} => spec.ports[0].port: "80": expected a whole number
+{ports: [{port: 80, targetPort: web}]} => spec.ports[0].targetPort: "web": expected a port number: a Work
+{ports: [{port: 80, protocol: tcp}]} => spec.ports[0].protocol: "tcp": expected one of `TCP`, `UDP`
+{ports: [{port: 80}, {port: 80, name: b}]} => spec.ports: […]: expected each port once; 80
+{ports: [{port: 80, name: a}, {port: 81, name: a}]} => spec.ports: […]: expected each port name once; `a`
+{ports: [{port: 80, name: A}]} => spec.ports[0].name: "A": expected a port name
+{selector: {matchLabels: {a: b}}} => spec.selector.matchLabels: {…}: expected a string
+{port: 80} => spec.port: 80: expected no field of this name; did you mean `ports`?
+"#,
     );
     let (headless, warnings) = accepted(
         Kind::Service,
@@ -154,66 +100,26 @@ fn services() {
 fn workloads() {
     warns(
         Kind::Workload,
-        &[(
-            "{addresses: [10.0.0.1, 'fd00::1']}",
-            "spec.addresses[1]: IPv6 is not governed in this version: address left out",
-        )],
+        r"
+{addresses: [10.0.0.1, 'fd00::1']} => spec.addresses[1]: IPv6 is not governed in this version: address left out
+",
     );
     refuses(
         Kind::Workload,
-        &[
-            (
-                "{}",
-                "spec: {}: expected addresses, or netns and cgroup of a workload of this node",
-            ),
-            (
-                "{addresses: [10.0.0.1, 10.0.0.1]}",
-                "spec.addresses: […]: expected each address once",
-            ),
-            (
-                "{addresses: [pod]}",
-                "spec.addresses[0]: \"pod\": expected an IP address",
-            ),
-            (
-                "{addresses: [224.0.0.1]}",
-                "spec.addresses[0]: \"224.0.0.1\": expected an address that one host",
-            ),
-            (
-                "{addresses: [10.0.0.1], ready: yes}",
-                "spec.ready: \"yes\": expected true or false",
-            ),
-            (
-                "{addresses: [10.0.0.1], enrolled: false}",
-                "spec.enrolled: false: expected no `enrolled` without netns and",
-            ),
-            (
-                "{netns: /run/netns/a}",
-                "spec.netns: \"/run/netns/a\": expected cgroup beside netns",
-            ),
-            (
-                "{cgroup: /sys/fs/cgroup/a}",
-                "spec.cgroup: \"/sys/fs/cgroup/a\": expected netns beside cgroup",
-            ),
-            (
-                "{netns: a, cgroup: /c}",
-                "spec.netns: \"a\": expected an absolute path",
-            ),
-            (
-                "{netns: /a/../b, cgroup: /c}",
-                "spec.netns: \"/a/../b\": expected an absolute path without `..`",
-            ),
-            (
-                "{addresses: [10.0.0.1], node: Node_1}",
-                "spec.node: \"Node_1\": expected a node's name",
-            ),
-            (
-                "{addresses: [10.0.0.1], network: 'a b'}",
-                "spec.network: \"a b\": expected a name",
-            ),
-            (
-                "{addresses: 10.0.0.1}",
-                "spec.addresses: \"10.0.0.1\": expected a list",
-            ),
-        ],
+        r#"
+{} => spec: {}: expected addresses, or netns and cgroup of a workload of this node
+{addresses: [10.0.0.1, 10.0.0.1]} => spec.addresses: […]: expected each address once
+{addresses: [pod]} => spec.addresses[0]: "pod": expected an IP address
+{addresses: [224.0.0.1]} => spec.addresses[0]: "224.0.0.1": expected an address that one host
+{addresses: [10.0.0.1], ready: yes} => spec.ready: "yes": expected true or false
+{addresses: [10.0.0.1], enrolled: false} => spec.enrolled: false: expected no `enrolled` without netns and
+{netns: /run/netns/a} => spec.netns: "/run/netns/a": expected cgroup beside netns
+{cgroup: /sys/fs/cgroup/a} => spec.cgroup: "/sys/fs/cgroup/a": expected netns beside cgroup
+{netns: a, cgroup: /c} => spec.netns: "a": expected an absolute path
+{netns: /a/../b, cgroup: /c} => spec.netns: "/a/../b": expected an absolute path without `..`
+{addresses: [10.0.0.1], node: Node_1} => spec.node: "Node_1": expected a node's name
+{addresses: [10.0.0.1], network: 'a b'} => spec.network: "a b": expected a name
+{addresses: 10.0.0.1} => spec.addresses: "10.0.0.1": expected a list
+"#,
     );
 }

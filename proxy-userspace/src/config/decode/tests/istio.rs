@@ -1,7 +1,7 @@
 //! Rules as people wrote them for Istio 0.x.
 
-use super::super::super::object::RequestField;
 use super::{Object, parse_text};
+use crate::config::object::RequestField;
 
 const BOOKINFO: &str = r#"
 apiVersion: config.istio.io/v1alpha2
@@ -109,7 +109,7 @@ fn rules_written_for_istio_apply_unchanged() {
 
 #[test]
 fn what_istio_could_do_and_this_version_cannot_is_said() {
-    let fault = r#"
+    let fault = r"
 apiVersion: config.istio.io/v1alpha2
 kind: RouteRule
 metadata:
@@ -143,7 +143,7 @@ spec:
   ports:
   - port: 443
     protocol: https
-"#;
+";
     let text = parse_text(fault).unwrap_err().to_string();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");

@@ -16,10 +16,9 @@ fn labels_of_a_rule_are_left_out_with_a_warning() {
     );
     warns(
         Kind::Service,
-        &[(
-            "{externalName: a.b}",
-            "spec: fields not used by weir, left out: `externalName`",
-        )],
+        r"
+{externalName: a.b} => spec: fields not used by weir, left out: `externalName`
+",
     );
 }
 
@@ -40,39 +39,15 @@ fn mesh_configs() {
     );
     refuses(
         Kind::MeshConfig,
-        &[
-            (
-                "{egress: no}",
-                "spec.egress: \"no\": expected one of `deny`, `allow`, `audit`",
-            ),
-            (
-                "{onProxyDown: fail}",
-                "spec.onProxyDown: \"fail\": expected one of `closed`, `open`",
-            ),
-            (
-                "{accessLog: on}",
-                "spec.accessLog: \"on\": expected true or false",
-            ),
-            (
-                "{headerTimeout: 10}",
-                "spec.headerTimeout: 10: expected a string; put it in quotes",
-            ),
-            (
-                "{headerTimeout: 0s}",
-                "spec.headerTimeout: \"0s\": expected a duration from 1ms to 1h",
-            ),
-            (
-                "{headerTimeout: 2h}",
-                "spec.headerTimeout: \"2h\": expected a duration from 1ms to 1h",
-            ),
-            (
-                "{tracing: {sampling: 1}}",
-                "spec.tracing: {…}: expected no `tracing`: it comes with a later version",
-            ),
-            (
-                "{egres: deny}",
-                "spec.egres: \"deny\": expected no field of this name; did you mean `egress`?",
-            ),
-        ],
+        r#"
+{egress: no} => spec.egress: "no": expected one of `deny`, `allow`, `audit`
+{onProxyDown: fail} => spec.onProxyDown: "fail": expected one of `closed`, `open`
+{accessLog: on} => spec.accessLog: "on": expected true or false
+{headerTimeout: 10} => spec.headerTimeout: 10: expected a string; put it in quotes
+{headerTimeout: 0s} => spec.headerTimeout: "0s": expected a duration from 1ms to 1h
+{headerTimeout: 2h} => spec.headerTimeout: "2h": expected a duration from 1ms to 1h
+{tracing: {sampling: 1}} => spec.tracing: {…}: expected no `tracing`: it comes with a later version
+{egres: deny} => spec.egres: "deny": expected no field of this name; did you mean `egress`?
+"#,
     );
 }

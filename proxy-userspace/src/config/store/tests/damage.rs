@@ -88,10 +88,13 @@ fn a_failed_write_changes_nothing() {
     );
 }
 
+/// What somebody did to the text of a file.
+type Change = Box<dyn Fn(String) -> String>;
+
 #[test]
 fn damage_is_named_with_what_helps() {
     let replace = |from: &'static str, to: &'static str| move |text: String| text.replace(from, to);
-    let broken: [(&str, Box<dyn Fn(String) -> String>, &str); 8] = [
+    let broken: [(&str, Change, &str); 8] = [
         ("head.json", Box::new(|_| "{".into()), "is damaged (EOF"),
         (
             "head.json",
