@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -59,7 +61,22 @@ fn end_on_signal(mut signals: Signals) {
     if let Err(error) = remove_all(|pid| pid == own) {
         eprintln!("testbed: {error:#}");
     }
+    reap();
     std::process::exit(128 + signal);
+}
+
+/// Takes the children that were killed off the process table: whoever inherits
+/// them may not.
+fn reap() {
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(5)),
+            Ok(_) => {}
+            // No child is left.
+            Err(_) => return,
+        }
+    }
 }
 
 /// Removes what runs left behind that were killed.

@@ -322,7 +322,9 @@ fn a_host_rule_checks_the_name_and_the_address() {
             "the reason names the host: {reply:?}"
         );
     }
-    weir.await_log(&["\"denial\"", "evil.test"]);
+    weir.await_log(&["\"denial\"", "egress-host-denied", &near.at(80).to_string()]);
+    weir.await_log(&["\"denial\"", "egress-address-denied", "default/api"]);
+    weir.await_log(&["\"request\"", "evil.test", "403"]);
     assert_eq!(
         weir.metrics()
             .count("weir_denials_total", &[("source", "default/client")]),

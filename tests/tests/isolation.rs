@@ -192,7 +192,7 @@ fn a_socket_bound_to_a_device_without_listener_is_denied() {
     );
     client
         .netns()
-        .ip(["link add spare type dummy", "link set spare up"])
+        .ip(["link add spare type bridge", "link set spare up"])
         .unwrap();
     let fault = bound("spare").unwrap_err();
     assert!(fault.is(Errno::EPERM), "{fault}");

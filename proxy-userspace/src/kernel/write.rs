@@ -147,7 +147,13 @@ fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelErr
     }
     for netns in workloads.gone {
         remove(maps.workloads.remove(&netns), "WORKLOADS")?;
-        remove(maps.pending.remove(&from.workloads[&netns].id), "PENDING")?;
+    }
+    // Only now: a number may have gone from one workload to another.
+    let in_use: BTreeSet<WorkloadId> = to.workloads.values().map(|workload| workload.id).collect();
+    for id in from.workloads.values().map(|workload| workload.id) {
+        if !in_use.contains(&id) {
+            remove(maps.pending.remove(&id), "PENDING")?;
+        }
     }
     for key in local.gone {
         remove(maps.local.remove(&key), "LOCAL")?;
@@ -164,11 +170,7 @@ fn write_workload(
     if old != Some(workload.id) {
         maps.pending.insert(workload.id, 0, 0).map_err(KernelError::map("PENDING"))?;
     }
-    maps.workloads.insert(netns, workload, 0).map_err(KernelError::map("WORKLOADS"))?;
-    if let Some(old) = old.filter(|old| *old != workload.id) {
-        remove(maps.pending.remove(&old), "PENDING")?;
-    }
-    Ok(())
+    maps.workloads.insert(netns, workload, 0).map_err(KernelError::map("WORKLOADS"))
 }
 
 /// What the maps hold now: after a crash, the work of an earlier process.

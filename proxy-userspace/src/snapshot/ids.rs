@@ -61,10 +61,12 @@ pub struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
-        // 2^17 numbers a second for 2^14 seconds: an earlier life that a
-        // pending flow could still tell of (minutes) lies behind.
-        let base = u32::try_from(seconds % (1 << 14)).expect("14 bits") << 17 | 1;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // 2^12 numbers a tick of 1/64 s for 2^20 ticks, which is over four hours: an
+        // earlier life that a pending flow could still tell of (minutes) lies
+        // behind, and so does one that ended a moment ago.
+        let ticks = since.as_millis() * 64 / 1000 % (1 << 20);
+        let base = u32::try_from(ticks).expect("20 bits") << 12 | 1;
         Self {
             workloads: Numbers::from(base),
             services: Numbers::from(base),

@@ -69,7 +69,8 @@ fn run(what: What) -> Result<()> {
 fn hold() -> Result<()> {
     let node = testbed::Node::new()?;
     let pod = node.pod("held")?;
-    pod.agent();
+    // An answer: then it runs.
+    drop(pod.agent().tcp4()?);
     println!("ready");
     loop {
         std::thread::park();

@@ -46,23 +46,34 @@ const REQUESTS: &str = "weir_requests_total";
 
 fn enroll(mesh: &mut Mesh<'_>) -> Result<Outcome> {
     mesh.enroll_all()?;
+    let wanted = mesh.pods();
+    // The canaries are sent when the pods are enrolled, and take a moment.
+    let captured = try_eventually("every canary", Duration::from_secs(10), || {
+        match captured(mesh) {
+            Ok(captured) if captured == (wanted, wanted) => Ok(captured),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    Ok(Outcome {
+        expected: format!("{wanted} workloads, all captured"),
+        measured: match &captured {
+            Ok((workloads, captured)) => format!("{workloads} workloads, {captured} captured"),
+            Err(error) => error.to_string(),
+        },
+        passed: captured.is_ok(),
+    })
+}
+
+/// How many workloads weir knows, and how many of them a canary found captured.
+fn captured(mesh: &Mesh<'_>) -> Result<(usize, usize)> {
     let output = mesh.weir.cli(&["workloads", "-o", "json"])?;
     let said: Value =
         serde_json::from_str(&output.stdout).context("weir workloads says no JSON")?;
-    let workloads = said["items"]
-        .as_array()
-        .or(said.as_array())
-        .context("no list of workloads")?;
+    let workloads = said["items"].as_array().context("no list of workloads")?;
     let captured = workloads
         .iter()
-        .filter(|workload| workload["captured"] == true)
-        .count();
-    let wanted = mesh.pods();
-    Ok(Outcome {
-        expected: format!("{wanted} workloads, all captured"),
-        measured: format!("{} workloads, {captured} captured", workloads.len()),
-        passed: (workloads.len(), captured) == (wanted, wanted),
-    })
+        .filter(|workload| workload["captured"] == true);
+    Ok((workloads.len(), captured.count()))
 }
 
 fn denied(mesh: &mut Mesh<'_>) -> Result<Outcome> {
