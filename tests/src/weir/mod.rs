@@ -15,6 +15,7 @@ use crate::agent::{Agent, HttpRequest};
 use crate::binaries::weir_binary;
 use crate::node::Node;
 use crate::process::Proc;
+use crate::sweep::making;
 use crate::wait::eventually;
 
 pub use metrics::Metrics;
@@ -290,6 +291,8 @@ impl Drop for Weir<'_> {
         let Err(error) = self.end() else {
             return;
         };
+        // What the sweeper took away is no failure; then this waits for the end.
+        drop(making());
         // A test that fails already says more than this would.
         if std::thread::panicking() {
             eprintln!("testbed: {error:#}\n{}", self.log());
