@@ -112,28 +112,18 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
     setup::require_root("the bench")?;
     setup::ensure(Need::Bench)?;
     println!("building in release …");
-    let mut release = workspace::cargo();
-    release.args(["build", "--locked", "--release"]);
-    release.args([
-        "--package",
-        "xtask",
-        "--package",
-        "weir-tests",
-        "--package",
-        "proxy-userspace",
-    ]);
-    process::run(&mut release, BUILD_LIMIT)?;
+    // One by one, as they are built elsewhere: built together, their
+    // dependencies would get each other's features.
+    for (package, more) in [
+        ("proxy-userspace", &[][..]),
+        ("weir-tests", &["--bin", "testbed-tool"]),
+        ("xtask", &[]),
+    ] {
+        build_release(package, more)?;
+    }
     if args.rows().contains(&Kind::Redirect) {
-        let mut redirect = workspace::cargo();
-        redirect.args([
-            "build",
-            "--locked",
-            "--release",
-            "--package",
-            "proxy-userspace",
-        ]);
-        redirect.args(["--features", "redirect", "--target-dir", REDIRECT_DIR]);
-        process::run(&mut redirect, BUILD_LIMIT)?;
+        let more = ["--features", "redirect", "--target-dir", REDIRECT_DIR];
+        build_release("proxy-userspace", &more)?;
     }
     let release = workspace::root().join("target/release");
     let program = release.join("xtask");
@@ -143,6 +133,12 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
     become_release.env("WEIR_BIN", release.join("weir"));
     let error = become_release.exec();
     Err(Error::new(error).context(format!("{} does not start", program.display())))
+}
+
+fn build_release(package: &str, more: &[&str]) -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--locked", "--release", "--package", package]);
+    process::run(cargo.args(more), BUILD_LIMIT)
 }
 
 fn measure_memory(kinds: &[Kind], plan: &Plan) -> Result<Vec<(Kind, Memory)>> {
