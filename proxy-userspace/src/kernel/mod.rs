@@ -353,7 +353,7 @@ fn attach(
 ) -> Result<(), KernelError> {
     let fd = program_fd(ebpf, program)?;
     link::ensure(pin, fd.as_fd(), cgroup.as_fd(), cgroup.id(), at).map_err(|error| match error {
-        KernelError::Call { call: "BPF_LINK_CREATE", source, .. } if source.raw_os_error() == Some(nix::libc::EPERM) => {
+        KernelError::Call { call: "BPF_LINK_CREATE", cause, .. } if cause.raw_os_error() == Some(nix::libc::EPERM) => {
             KernelError::Forbidden { cgroup: cgroup.path().into(), hook }
         }
         other => other,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use proxy_common::{Decision, Destination, Port, Reason, RuleId, Verdict, decide};
+use proxy_common::{Decision, Destination, EgressDefault, Port, Reason, RuleId, Verdict, decide};
 
 use crate::config::object::{AppProtocol, ObjectName};
 use crate::control::{ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host, Target};
@@ -24,7 +24,7 @@ pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation,
     };
     match destination(snapshot, source, &query.destination)? {
         Asked::Address(addr) => by_address(snapshot, source, addr, query, &mut explanation)?,
-        Asked::Name(name, port) => by_name(source, &name, port, &mut explanation),
+        Asked::Name(name, port) => by_name(snapshot, source, &name, port, &mut explanation),
     }
     Ok(explanation)
 }
@@ -176,18 +176,22 @@ fn headers(query: &ExplainQuery) -> Result<HeaderMap, ExplainError> {
 
 /// A host name: which rule on names would open it. Rules on addresses depend on
 /// what the name resolves to, which is not asked here.
-fn by_name(source: &Source, name: &HostName, port: Port, explanation: &mut Explanation) {
+fn by_name(snapshot: &Snapshot, source: &Source, name: &HostName, port: Port, explanation: &mut Explanation) {
     explanation.destination = format!("{name}:{}", port.0);
     let rule = source
         .hosts
         .iter()
         .find(|rule| rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name)));
-    let (verdict, reason) = match rule {
-        Some(_) => ("proxy", Reason::EgressByName),
-        None => ("deny", Reason::EgressDenied),
+    let workload = snapshot.tables.workloads.get(&source.pod.netns().cookie());
+    let by_default = workload.map_or(EgressDefault::Deny, proxy_common::Workload::egress_default);
+    let (verdict, reason) = match (by_default, rule) {
+        (EgressDefault::Allow, _) => ("direct", Reason::EgressAllowed),
+        (EgressDefault::Audit, _) => ("direct", Reason::EgressAudited),
+        (EgressDefault::Deny, Some(_)) => ("proxy", Reason::EgressByName),
+        (EgressDefault::Deny, None) => ("deny", Reason::EgressDenied),
     };
     explanation.verdict = verdict.into();
     explanation.reason = reason.name().into();
     explanation.rule = rule.map(|rule| rule.label.to_string());
-    explanation.notes.push("only rules on host names were looked at; ask for an address to see the others, and the mesh's default".into());
+    explanation.notes.push("only rules on host names were looked at; ask for an address to see the others".into());
 }

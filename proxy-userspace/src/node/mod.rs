@@ -105,7 +105,7 @@ impl Node {
         let name = &workload.name;
         let (pod, listeners) = Pod::enrol(name, spec, &workload.addresses, &self.home, self.workers.len())?;
         let mut kernel = lock(&self.kernel);
-        let cgroup_error = |source| PodError::Cgroup { name: name.clone(), source };
+        let cgroup_error = |cause| PodError::Cgroup { name: name.clone(), cause };
         for listener in listeners.iter().flatten() {
             kernel.mark_listener(listener).map_err(cgroup_error)?;
         }

@@ -31,22 +31,22 @@ pub const CANARY_PORT: Port = Port(9);
 #[derive(Debug, thiserror::Error)]
 pub enum PodError {
     /// The netns file does not open.
-    #[error("workload {name}: netns {path}: {source}; is the pod still there?", path = path.display())]
+    #[error("workload {name}: netns {path}: {cause}; is the pod still there?", path = path.display())]
     Netns {
         /// The workload.
         name: ObjectName,
         /// Its `spec.netns`.
         path: PathBuf,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The cgroup does not open or cannot be fenced.
-    #[error("workload {name}: cgroup: {source}")]
+    #[error("workload {name}: cgroup: {cause}")]
     Cgroup {
         /// The workload.
         name: ObjectName,
         /// What the kernel half says.
-        source: KernelError,
+        cause: KernelError,
     },
     /// The netns is the node's own.
     #[error("workload {name}: {path} is the node's own network namespace: enrolling it would capture the node's own services", path = path.display())]
@@ -79,14 +79,14 @@ pub enum PodError {
         found: String,
     },
     /// The listener does not open.
-    #[error("workload {name}: listening on {addr} in its netns: {source}")]
+    #[error("workload {name}: listening on {addr} in its netns: {cause}")]
     Listen {
         /// The workload.
         name: ObjectName,
         /// Where.
         addr: SocketAddr,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -123,12 +123,12 @@ impl Pod {
         home: &Netns,
         workers: usize,
     ) -> Result<(Self, Vec<Vec<TcpListener>>), PodError> {
-        let netns_error = |source| PodError::Netns { name: name.clone(), path: spec.netns.clone(), source };
+        let netns_error = |cause| PodError::Netns { name: name.clone(), path: spec.netns.clone(), cause };
         let netns = Netns::open(&spec.netns).map_err(netns_error)?;
         if netns.cookie() == home.cookie() {
             return Err(PodError::NodeNetns { name: name.clone(), path: spec.netns.clone() });
         }
-        let cgroup = Cgroup::open(&spec.cgroup).map_err(|source| PodError::Cgroup { name: name.clone(), source })?;
+        let cgroup = Cgroup::open(&spec.cgroup).map_err(|cause| PodError::Cgroup { name: name.clone(), cause })?;
         let view = netns.look(home).map_err(netns_error)?;
         let loopback = view.loopback.ok_or_else(|| PodError::LoopbackDown { name: name.clone() })?;
         check_addresses(name, addresses, &view.addrs)?;
@@ -141,7 +141,7 @@ impl Pod {
         for addr in on {
             let mut bound = SocketAddr::new(addr.ip, 0);
             for worker in &mut sockets {
-                let listen_error = |source| PodError::Listen { name: name.clone(), addr: bound, source };
+                let listen_error = |cause| PodError::Listen { name: name.clone(), addr: bound, cause };
                 let socket = netns.listen(home, bound, loopback).map_err(listen_error)?;
                 bound = socket.local_addr().map_err(listen_error)?;
                 worker.push(socket);
