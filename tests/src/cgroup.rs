@@ -39,6 +39,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        let _making = making();
         if let Err(error) = remove(&self.path) {
             eprintln!("testbed: {error:#}");
         }

@@ -39,6 +39,7 @@ impl Bpffs {
 
 impl Drop for Bpffs {
     fn drop(&mut self) {
+        let _making = making();
         if let Err(error) = unmount(&self.path) {
             eprintln!("testbed: {error:#}");
         }

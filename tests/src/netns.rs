@@ -84,6 +84,7 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        let _making = making();
         if let Err(error) = remove(&self.name) {
             eprintln!("testbed: {error:#}");
         }

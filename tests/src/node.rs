@@ -255,6 +255,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
+        let _making = sweep::making();
         if let Err(error) = sweep::remove_files(&self.0) {
             eprintln!("testbed: {error:#}");
         }

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::binaries::tool_binary;
+use crate::sweep::making;
 
 /// Where a process runs.
 #[derive(Clone, Debug)]
@@ -122,6 +123,7 @@ impl Proc {
 
 impl Drop for Proc {
     fn drop(&mut self) {
+        let _making = making();
         if let Ok(None) = self.child.try_wait()
             && let Err(error) = self.child.kill()
         {

@@ -17,13 +17,14 @@ use signal_hook::iterator::Signals;
 
 use crate::{cgroup, mount, names, netns};
 
-/// Held to read while something is made, to write while everything is swept:
-/// nothing can appear behind the sweeper's back.
+/// Held to read while something is made or removed, to write while everything
+/// is swept: nothing appears behind the sweeper's back, and nobody else's
+/// removal comes between it and its work.
 static MAKING: RwLock<()> = RwLock::new(());
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 
-/// Held while something is made that outlives the process. Blocks for ever once
-/// the process was told to end: whoever asks is about to be gone.
+/// Held while something is made that outlives the process, or removed. Blocks
+/// for ever once the process was told to end: whoever asks is about to be gone.
 pub(crate) fn making() -> RwLockReadGuard<'static, ()> {
     MAKING
         .read()

@@ -4,6 +4,7 @@
 //! the product, and must build on a bare machine: what the other crates need
 //! first is brought from here.
 
+mod bench;
 mod demo;
 mod process;
 mod setup;
@@ -33,6 +34,11 @@ enum Command {
     Test(test::Args),
     /// Show weir's main job on one node with pods and services.
     Demo(demo::Args),
+    /// Measure weir against no mesh and against iptables with other proxies.
+    Bench(bench::Args),
+    /// One end of a load of `bench`, inside a pod.
+    #[command(hide = true, subcommand)]
+    BenchPeer(bench::Peer),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::ensure(Need::Demo)?;
             demo::run(&args)
         }
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchPeer(peer) => bench::run_peer(&peer).map(|()| ExitCode::SUCCESS),
     }
 }

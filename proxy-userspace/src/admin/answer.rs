@@ -99,16 +99,14 @@ fn list(view: &View, kind: Kind, mut query: Query) -> Answer {
         namespace
             .as_ref()
             .is_none_or(|namespace| object.name().namespace == *namespace)
-            && selector.as_ref().is_none_or(|selector| {
-                object
-                    .labels()
-                    .is_some_and(|labels| selector.selects(labels))
-            })
+            && selector
+                .as_ref()
+                .is_none_or(|selector| selector.selects(object.labels()))
     };
     let objects = view.objects.list(kind).into_iter().filter(wanted);
     json(&List {
-        api_version: "weir.dev/v1".to_owned(),
-        kind: format!("{kind}List"),
+        api_version: "v1".to_owned(),
+        kind: "List".to_owned(),
         metadata: ListMeta {
             generation: view.generation,
             revision: view.revision,

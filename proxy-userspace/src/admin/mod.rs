@@ -13,7 +13,7 @@ mod serve;
 pub mod socket;
 mod tap;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod wire;
 mod write;
 

@@ -18,7 +18,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub struct Problem {
     /// Always `about:blank`: the status says all that a program needs.
     #[serde(rename = "type")]
-    pub about: String,
+    pub about: About,
     /// The status in words.
     pub title: String,
     /// The HTTP status.
@@ -36,11 +36,19 @@ pub struct Problem {
     pub warnings: Vec<Remark>,
 }
 
+/// The type of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum About {
+    /// No more than the status says.
+    #[serde(rename = "about:blank")]
+    Blank,
+}
+
 impl Problem {
     /// A problem of this status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
-            about: "about:blank".to_owned(),
+            about: About::Blank,
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
@@ -71,23 +79,27 @@ impl From<Refusal> for Problem {
 /// Whose fault it is, as HTTP says it.
 fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal {
-        Refusal::Mistakes(mistakes) if mistakes.unreadable => StatusCode::BAD_REQUEST,
-        Refusal::Mistakes(_) | Refusal::OtherObject { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::Conflict(_) | Refusal::NothingBefore => StatusCode::CONFLICT,
-        Refusal::Absent(_) | Refusal::NoGeneration(_) => StatusCode::NOT_FOUND,
-        Refusal::Precondition(..) => StatusCode::PRECONDITION_FAILED,
         Refusal::Patch(PatchError::Malformed(_)) => StatusCode::BAD_REQUEST,
-        // RFC 5789: the state of the object does not allow the patch.
-        Refusal::Patch(PatchError::Operation { .. }) => StatusCode::CONFLICT,
+        Refusal::Mistakes(mistakes) if mistakes.unreadable => StatusCode::BAD_REQUEST,
+        Refusal::Mistakes(_)
+        | Refusal::OtherObject { .. }
+        | Refusal::Install(InstallError::Refused(_))
+        | Refusal::Explain(ExplainError::UnclearDestination(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        // RFC 5789 has it for a patch that the state of the object does not allow.
+        Refusal::Conflict(_)
+        | Refusal::NothingBefore
+        | Refusal::Patch(PatchError::Operation { .. }) => StatusCode::CONFLICT,
+        Refusal::Absent(_)
+        | Refusal::NoGeneration(_)
+        | Refusal::Explain(ExplainError::UnknownWorkload(_)) => StatusCode::NOT_FOUND,
+        Refusal::Precondition(..) => StatusCode::PRECONDITION_FAILED,
         Refusal::Patch(PatchError::TooMany(_) | PatchError::TooLarge) => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
-        Refusal::Install(InstallError::Refused(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::Explain(ExplainError::UnknownWorkload(_)) => StatusCode::NOT_FOUND,
-        Refusal::Explain(ExplainError::UnclearDestination(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::Busy | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Install(InstallError::Failed(_) | InstallError::Closed(_))
         | Refusal::NotStored(_)
+        | Refusal::WriterGone
         | Refusal::Torn { .. }
         | Refusal::History(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid, chown};
 use tokio::net::{UnixListener, UnixStream};
@@ -59,6 +60,9 @@ pub enum SocketError {
     /// Something else lies at the path.
     #[error("{0} is in the way and is not a socket: move it, or choose another --admin-socket")]
     NotASocket(PathBuf),
+    /// Another daemon is opening its sockets at this moment.
+    #[error("another weir is starting with its sockets in {0}: stop one of the two")]
+    Starting(PathBuf),
     /// A live daemon holds the socket.
     #[error(
         "weir is already running: {holder} holds {path}; stop it first, or choose another --admin-socket"
@@ -197,8 +201,10 @@ fn directory(options: &SocketOptions) -> Result<PathBuf, SocketError> {
 
 fn lock(dir: &Path) -> Result<Flock<File>, SocketError> {
     let file = File::open(dir).map_err(failed(dir, "open"))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| failed(dir, "flock")(errno.into()))
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => SocketError::Starting(dir.to_path_buf()),
+        errno => failed(dir, "flock")(errno.into()),
+    })
 }
 
 /// Removes a socket that nobody answers at; refuses everything else.

@@ -1,3 +1,5 @@
+//! Where the sockets lie, with which modes, and what is done with one that is there.
+
 use std::os::unix::net::UnixListener as StdListener;
 
 use super::*;

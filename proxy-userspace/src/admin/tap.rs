@@ -70,11 +70,7 @@ impl Body for TapBody {
     }
 }
 
-async fn hand_on(
-    mut lines: Tap,
-    sender: mpsc::Sender<Bytes>,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn hand_on(mut lines: Tap, sender: mpsc::Sender<Bytes>, mut stop: watch::Receiver<bool>) {
     loop {
         let line = tokio::select! {
             () = sender.closed() => return,
@@ -95,9 +91,9 @@ async fn hand_on(
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
     use std::sync::Arc;
 
+    use http_body_util::BodyExt as _;
     use tokio::sync::broadcast;
 
     use super::*;

@@ -126,9 +126,9 @@ impl Remark {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct List {
-    /// Always `weir.dev/v1`.
+    /// Always `v1`, as kubectl lists objects of all kinds.
     pub api_version: String,
-    /// The kind of the items with `List` behind it.
+    /// Always `List`.
     pub kind: String,
     /// What was in force when it was read.
     pub metadata: ListMeta,

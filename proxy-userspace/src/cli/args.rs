@@ -12,41 +12,41 @@ use crate::admin::selector::{Label, Selector};
 use crate::config::Kind;
 
 /// Where the admin socket lies unless something else is said.
-pub const ADMIN_SOCKET: &str = "/run/weir/admin.sock";
+pub(super) const ADMIN_SOCKET: &str = "/run/weir/admin.sock";
 
-/// A transparent proxy for a whole node.
+/// What `--help` says below the commands.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  weir refused, or `weir diff` found a difference, or the daemon could not go on
+  2  weir could not be asked: wrong arguments, an unreadable file, no daemon, no permission";
+
+/// A transparent proxy for a whole node
 ///
-/// `weir run` is the daemon; every other command asks it over its unix socket.
-/// Exit status: 0 done; 1 weir refused, or `weir diff` found a difference;
-/// 2 weir could not be asked (wrong arguments, an unreadable file, no daemon).
+/// `weir run` is the daemon; the other commands ask it over its unix socket.
 #[derive(Debug, Parser)]
-#[command(
-    name = "weir",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
-pub struct Cli {
+#[command(name = "weir", version, after_help = EXIT_STATUS, max_term_width = 100, disable_help_subcommand = true)]
+pub(super) struct Cli {
     /// The daemon's admin socket
     #[arg(long, global = true, value_name = "PATH", env = "WEIR_ADMIN_SOCKET")]
-    pub admin_socket: Option<PathBuf>,
+    pub(super) admin_socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 /// Arguments of the canary.
 #[derive(Debug, Args)]
-pub struct CanaryArgs {
+pub(super) struct CanaryArgs {
     /// File of the pod's network namespace
-    pub netns: PathBuf,
+    pub(super) netns: PathBuf,
     /// Directory of the pod's cgroup
-    pub cgroup: PathBuf,
+    pub(super) cgroup: PathBuf,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Run the daemon in the foreground
     Run(RunArgs),
     /// Dial from inside a pod, to see whether it is captured: weir's own tool
@@ -54,6 +54,14 @@ pub enum Command {
     Canary(CanaryArgs),
     /// Remove everything that weir left in the kernel: the node as it was
     Uninstall(UninstallArgs),
+    /// Anything that a running daemon is asked for.
+    #[command(flatten)]
+    Ask(Question),
+}
+
+/// The commands that a running daemon answers.
+#[derive(Debug, Subcommand)]
+pub(super) enum Question {
     /// Create or change the objects in files; others stay as they are
     Apply(ApplyArgs),
     /// Create objects from files; refused if one is there already
@@ -88,117 +96,117 @@ pub enum Command {
     Status(OutputArgs),
     /// Follow requests, connections and denials as JSON lines
     Tap,
-    /// Follow status and workloads on the screen
+    /// Follow status, workloads and the busiest calls on the screen
     Top(TopArgs),
     /// Show who really called whom
     Graph(GraphArgs),
 }
 
-/// How a reply is shown.
+/// How a reply is shown: columns for people, or YAML or JSON as in docs/admin-api.md.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Columns for people.
+pub(super) enum Output {
     #[default]
     Table,
-    /// YAML, as `weir apply` takes it.
     Yaml,
-    /// JSON, stable, as in docs/admin-api.md.
     Json,
 }
 
 /// Output format alone.
 #[derive(Debug, Args)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 /// Files that hold documents.
 #[derive(Debug, Args)]
-pub struct FileArgs {
+pub(super) struct FileArgs {
     /// File or directory (*.yaml, *.yml, *.json) with documents; - is standard input; may be repeated
     #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
-    pub files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
 }
 
 /// What every write takes.
 #[derive(Debug, Args)]
-pub struct WriteOptions {
+pub(super) struct WriteOptions {
     /// Check everything, change nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(super) dry_run: bool,
     /// Why, for `weir history`
     #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    pub(super) reason: Option<String>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 /// Arguments of `weir apply`.
 #[derive(Debug, Args)]
-pub struct ApplyArgs {
+pub(super) struct ApplyArgs {
     /// The documents.
     #[command(flatten)]
-    pub files: FileArgs,
+    pub(super) files: FileArgs,
     /// Also delete objects of the --selector that are in none of the files
     #[arg(long, requires = "selector")]
-    pub prune: bool,
+    pub(super) prune: bool,
     /// Labels of the objects to prune, such as app=shop
     #[arg(short = 'l', long, value_name = "KEY=VALUE,…", requires = "prune")]
-    pub selector: Option<Selector>,
+    pub(super) selector: Option<Selector>,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir create` and `weir replace`.
 #[derive(Debug, Args)]
-pub struct WriteArgs {
+pub(super) struct WriteArgs {
     /// The documents.
     #[command(flatten)]
-    pub files: FileArgs,
+    pub(super) files: FileArgs,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir delete`.
 #[derive(Debug, Args)]
-pub struct DeleteArgs {
+#[command(
+    override_usage = "weir delete [OPTIONS] <KIND> <NAME>...\n       weir delete [OPTIONS] -f <FILE>..."
+)]
+pub(super) struct DeleteArgs {
     /// Kind, such as routerule
     #[arg(
         required_unless_present = "files",
         conflicts_with = "files",
         requires = "names"
     )]
-    pub kind: Option<Kind>,
+    pub(super) kind: Option<Kind>,
     /// Names
     #[arg(value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(super) names: Vec<String>,
     /// File or directory with documents that name the objects; - is standard input
     #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
-    pub files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
     /// Namespace
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Do not complain about an object that is not there
     #[arg(long)]
-    pub ignore_not_found: bool,
+    pub(super) ignore_not_found: bool,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir get`.
 #[derive(Debug, Args)]
-pub struct GetArgs {
-    /// Kind: service, workload, routerule, egressrule or meshconfig
-    pub kind: Kind,
+pub(super) struct GetArgs {
+    /// Kind: service (svc), workload (wl), routerule (rr), egressrule (er) or meshconfig (mc)
+    pub(super) kind: Kind,
     /// Name; all of the kind if absent
     #[arg(conflicts_with_all = ["all_namespaces", "selector"])]
-    pub name: Option<String>,
+    pub(super) name: Option<String>,
     /// Namespace
     #[arg(
         short,
@@ -206,156 +214,152 @@ pub struct GetArgs {
         default_value = "default",
         conflicts_with = "all_namespaces"
     )]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Every namespace
     #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
+    pub(super) all_namespaces: bool,
     /// Labels that an object must carry, such as app=shop
     #[arg(short = 'l', long, value_name = "KEY=VALUE,…")]
-    pub selector: Option<Selector>,
+    pub(super) selector: Option<Selector>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 /// Arguments of `weir diff`.
 #[derive(Debug, Args)]
-pub struct DiffArgs {
+pub(super) struct DiffArgs {
     /// The documents.
     #[command(flatten)]
-    pub files: FileArgs,
+    pub(super) files: FileArgs,
 }
 
-/// How a patch is written.
+/// How a patch is written: as RFC 7396 or as RFC 6902 says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum PatchType {
-    /// JSON merge patch (RFC 7396).
+pub(super) enum PatchType {
     #[default]
     Merge,
-    /// JSON patch (RFC 6902).
     Json,
 }
 
 /// Arguments of `weir patch`.
 #[derive(Debug, Args)]
-pub struct PatchArgs {
+pub(super) struct PatchArgs {
     /// Kind, such as routerule
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// Name
-    pub name: String,
+    pub(super) name: String,
     /// The patch, as JSON
     #[arg(short, long, value_name = "JSON")]
-    pub patch: String,
-    /// How the patch is written
-    #[arg(long = "type", value_enum, default_value_t)]
-    pub patch_type: PatchType,
+    pub(super) patch: String,
+    /// JSON merge patch (RFC 7396) or JSON patch (RFC 6902)
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t)]
+    pub(super) patch_type: PatchType,
     /// Namespace
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir undo`.
 #[derive(Debug, Args)]
-pub struct UndoArgs {
+pub(super) struct UndoArgs {
     /// Generation to go back to; the one before the present rules if absent
     #[arg(long, value_name = "GENERATION")]
-    pub to: Option<u64>,
+    pub(super) to: Option<u64>,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir enroll`.
 #[derive(Debug, Args)]
-pub struct EnrollArgs {
+pub(super) struct EnrollArgs {
     /// Name of the workload
-    pub name: String,
+    pub(super) name: String,
     /// A file of the pod's network namespace, such as /run/netns/NAME or /proc/PID/ns/net
     #[arg(long, value_name = "PATH")]
-    pub netns: PathBuf,
+    pub(super) netns: PathBuf,
     /// The pod's cgroup v2 directory
     #[arg(long, value_name = "PATH")]
-    pub cgroup: PathBuf,
+    pub(super) cgroup: PathBuf,
     /// A label; may be repeated
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<Label>,
+    pub(super) labels: Vec<Label>,
     /// An address of the pod; may be repeated; those found in its network namespace if absent
     #[arg(long = "address", value_name = "IP")]
-    pub addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// Namespace
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir unenroll`.
 #[derive(Debug, Args)]
-pub struct UnenrollArgs {
+pub(super) struct UnenrollArgs {
     /// Name of the workload
-    pub name: String,
+    pub(super) name: String,
     /// Namespace
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// How to write.
     #[command(flatten)]
-    pub write: WriteOptions,
+    pub(super) write: WriteOptions,
 }
 
 /// Arguments of `weir explain`.
 #[derive(Debug, Args)]
-pub struct ExplainArgs {
+pub(super) struct ExplainArgs {
     /// The workload that connects
-    pub workload: String,
+    pub(super) workload: String,
     /// Where to: an address, a service (name or name.namespace) or a host name, with :PORT
     #[arg(value_name = "DESTINATION[:PORT]")]
-    pub destination: String,
+    pub(super) destination: String,
     /// Namespace of the workload
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Method of the request
     #[arg(long)]
-    pub method: Option<String>,
+    pub(super) method: Option<String>,
     /// Path of the request
     #[arg(long)]
-    pub path: Option<String>,
+    pub(super) path: Option<String>,
     /// Header of the request; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
-    pub headers: Vec<String>,
+    pub(super) headers: Vec<String>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 /// Arguments of `weir top`.
 #[derive(Debug, Args)]
-pub struct TopArgs {
+pub(super) struct TopArgs {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub interval: u64,
+    pub(super) interval: u64,
     /// How many looks; without end if absent
     #[arg(long, value_name = "N")]
-    pub count: Option<u64>,
+    pub(super) count: Option<u64>,
 }
 
-/// How the call graph is shown.
+/// How the call graph is shown: for Graphviz or for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum GraphOutput {
-    /// Graphviz.
+pub(super) enum GraphOutput {
     #[default]
     Dot,
-    /// JSON.
     Json,
 }
 
 /// Arguments of `weir graph`.
 #[derive(Debug, Args)]
-pub struct GraphArgs {
+pub(super) struct GraphArgs {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: GraphOutput,
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) output: GraphOutput,
 }

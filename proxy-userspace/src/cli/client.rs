@@ -21,7 +21,7 @@ use crate::admin::problem::{PROBLEM_JSON, Problem};
 use crate::admin::socket::observer_beside;
 
 /// How long the daemon may take to answer. An apply may wait behind others.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest answer that is read: a node's whole configuration fits many times.
 const ANSWER_MAX: usize = 256 << 20;
 

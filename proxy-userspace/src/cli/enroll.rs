@@ -13,19 +13,20 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
 use super::args::{EnrollArgs, UnenrollArgs};
-use super::client::{Body, Client, ClientError};
+use super::client::{Body, ClientError};
 use super::write::{object_path, write_options};
-use super::{Failure, print};
+use super::{Failure, Session};
 use crate::admin::wire::Receipt;
 use crate::config::{Kind, ObjectName};
 
 /// `weir enroll`: changes the Workload, or writes it if there is none.
-pub(super) fn enroll(client: &Client, args: EnrollArgs) -> Result<(), Failure> {
+pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), Failure> {
     let netns = absolute(&args.netns)?;
     let cgroup = absolute(&args.cgroup)?;
-    let addresses = match args.addresses.is_empty() {
-        true => addresses_in(&netns)?,
-        false => args.addresses,
+    let addresses = if args.addresses.is_empty() {
+        addresses_in(&netns)?
+    } else {
+        args.addresses
     };
     let labels: serde_json::Map<String, Value> = args
         .labels
@@ -50,7 +51,7 @@ pub(super) fn enroll(client: &Client, args: EnrollArgs) -> Result<(), Failure> {
             media_type,
             bytes: document.to_string().into_bytes(),
         };
-        client.send::<Receipt>(method, query, Some(body))
+        session.client.send::<Receipt>(method, query, Some(body))
     };
     let receipt = match send(Method::PATCH, "application/merge-patch+json") {
         Err(ClientError::Refused(problem)) if problem.status == 404 => {
@@ -58,11 +59,11 @@ pub(super) fn enroll(client: &Client, args: EnrollArgs) -> Result<(), Failure> {
         }
         other => other?,
     };
-    print::receipt(&receipt, args.write.output)
+    session.print.receipt(&receipt, args.write.output)
 }
 
 /// `weir unenroll`.
-pub(super) fn unenroll(client: &Client, args: UnenrollArgs) -> Result<(), Failure> {
+pub(super) fn unenroll(session: &mut Session<'_>, args: UnenrollArgs) -> Result<(), Failure> {
     let name = ObjectName::new(args.namespace, args.name);
     let query = write_options(object_path(Kind::Workload, &name), &args.write);
     let patch = json!({ "spec": { "enrolled": false } });
@@ -70,8 +71,8 @@ pub(super) fn unenroll(client: &Client, args: UnenrollArgs) -> Result<(), Failur
         media_type: "application/merge-patch+json",
         bytes: patch.to_string().into_bytes(),
     };
-    let receipt = client.send(Method::PATCH, query, Some(body))?;
-    print::receipt(&receipt, args.write.output)
+    let receipt = session.client.send(Method::PATCH, query, Some(body))?;
+    session.print.receipt(&receipt, args.write.output)
 }
 
 /// The daemon runs elsewhere: a relative path would mean another file there.

@@ -1,40 +1,37 @@
-//! The commands that only look: history, workloads, explain, status, tap,
-//! top, graph.
+//! The commands that only look: history, workloads, explain, status, tap, graph.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::args::{ExplainArgs, GraphArgs, GraphOutput, Output, OutputArgs, TopArgs};
-use super::client::{Client, Query};
+use super::args::{ExplainArgs, GraphArgs, GraphOutput, Output, OutputArgs};
+use super::client::Query;
+use super::print::title;
 use super::table::Table;
-use super::{Failure, print};
+use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
 use crate::control::{Explanation, WorkloadStatus};
 
-/// Clears a terminal and goes to its corner.
-const CLEAR: &str = "\x1b[H\x1b[2J";
-
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
-    client: &Client,
+    session: &mut Session<'_>,
     query: Query,
     output: Output,
     text: impl Fn(&T) -> String,
 ) -> Result<(), Failure> {
     if output != Output::Table {
-        return print::structured(&client.get::<Value>(query)?, output);
+        return session
+            .print
+            .structured(&session.client.get::<Value>(query)?, output);
     }
-    print::out(&text(&client.get(query)?))
+    session.print.out(&text(&session.client.get(query)?))
 }
 
 /// `weir history`.
-pub(super) fn history(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
+pub(super) fn history(session: &mut Session<'_>, args: &OutputArgs) -> Result<(), Failure> {
     show(
-        client,
+        session,
         Query::new("/v1/history"),
         args.output,
         |history: &Items<HistoryEntry>| {
@@ -56,30 +53,22 @@ pub(super) fn history(client: &Client, args: &OutputArgs) -> Result<(), Failure>
 /// The one change in words, of more how many there are.
 fn changes(entry: &HistoryEntry) -> String {
     match &entry.changes[..] {
-        [one] if entry.changes_omitted == 0 => {
-            format!(
-                "{}/{}/{} {}",
-                one.kind.to_ascii_lowercase(),
-                one.namespace,
-                one.name,
-                one.change.as_str()
-            )
-        }
+        [one] if entry.changes_omitted == 0 => format!("{} {}", title(one), one.change.as_str()),
         many => format!("{} objects", many.len() + entry.changes_omitted),
     }
 }
 
 /// `weir workloads`.
-pub(super) fn workloads(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
+pub(super) fn workloads(session: &mut Session<'_>, args: &OutputArgs) -> Result<(), Failure> {
     show(
-        client,
+        session,
         Query::new("/v1/workloads"),
         args.output,
         workload_table,
     )
 }
 
-fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
+pub(super) fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let mut table = Table::new(&[
         "NAMESPACE",
@@ -108,7 +97,7 @@ fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
 }
 
 /// `weir explain`.
-pub(super) fn explain(client: &Client, args: &ExplainArgs) -> Result<(), Failure> {
+pub(super) fn explain(session: &mut Session<'_>, args: &ExplainArgs) -> Result<(), Failure> {
     let mut query = Query::new("/v1/explain")
         .with("workload", Some(&args.workload))
         .with("namespace", Some(&args.namespace))
@@ -118,7 +107,7 @@ pub(super) fn explain(client: &Client, args: &ExplainArgs) -> Result<(), Failure
     for header in &args.headers {
         query = query.with("header", Some(header));
     }
-    show(client, query, args.output, explanation)
+    show(session, query, args.output, explanation)
 }
 
 fn explanation(explanation: &Explanation) -> String {
@@ -150,8 +139,8 @@ fn explanation(explanation: &Explanation) -> String {
 }
 
 /// `weir status`.
-pub(super) fn status(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
-    show(client, Query::new("/v1/status"), args.output, status_text)
+pub(super) fn status(session: &mut Session<'_>, args: &OutputArgs) -> Result<(), Failure> {
+    show(session, Query::new("/v1/status"), args.output, status_text)
 }
 
 fn status_text(status: &Status) -> String {
@@ -228,60 +217,23 @@ fn fields(lines: &[(&str, String)]) -> String {
 }
 
 /// `weir tap`.
-pub(super) fn tap(client: &Client) -> Result<(), Failure> {
-    let mut unread = false;
-    client.follow(Query::new("/v1/tap"), |lines| {
-        let mut stdout = io::stdout().lock();
-        unread = stdout
-            .write_all(lines)
-            .and_then(|()| stdout.flush())
-            .is_err();
-        !unread
+pub(super) fn tap(session: &mut Session<'_>) -> Result<(), Failure> {
+    let mut written = Ok(());
+    let print = &mut session.print;
+    session.client.follow(Query::new("/v1/tap"), |lines| {
+        written = print.bytes(lines);
+        written.is_ok()
     })?;
-    if unread { Err(Failure::Unread) } else { Ok(()) }
-}
-
-/// `weir top`.
-pub(super) fn top(client: &Client, args: &TopArgs) -> Result<(), Failure> {
-    let clear = if io::stdout().is_terminal() {
-        CLEAR
-    } else {
-        ""
-    };
-    let mut looks = 0;
-    loop {
-        let status: Status = client.get(Query::new("/v1/status"))?;
-        let workloads: Items<WorkloadStatus> = client.get(Query::new("/v1/workloads"))?;
-        let head = format!(
-            "weir {} on {}   up {} s   generation {}   revision {}",
-            status.version, status.node, status.uptime_seconds, status.generation, status.revision
-        );
-        let counters = status
-            .dataplane
-            .counters
-            .iter()
-            .filter(|(_, value)| **value > 0);
-        let counters: Vec<String> = counters
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        print::out(&format!(
-            "{clear}{head}\n{}\n\n{}\n",
-            counters.join("   "),
-            workload_table(&workloads)
-        ))?;
-        looks += 1;
-        if args.count.is_some_and(|count| looks >= count) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_secs(args.interval));
-    }
+    written
 }
 
 /// `weir graph`.
-pub(super) fn graph(client: &Client, args: &GraphArgs) -> Result<(), Failure> {
+pub(super) fn graph(session: &mut Session<'_>, args: &GraphArgs) -> Result<(), Failure> {
     let query = |format| Query::new("/v1/graph").with("format", Some(format));
     match args.output {
-        GraphOutput::Dot => print::out(&client.get_text(query("dot"))?),
-        GraphOutput::Json => print::structured(&client.get::<Value>(query("json"))?, Output::Json),
+        GraphOutput::Dot => session.print.out(&session.client.get_text(query("dot"))?),
+        GraphOutput::Json => session
+            .print
+            .structured(&session.client.get::<Value>(query("json"))?, Output::Json),
     }
 }

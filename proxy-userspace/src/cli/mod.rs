@@ -4,7 +4,7 @@
 //! Owns what people see. Must never decide what the daemon decides: documents
 //! go to it as they were written.
 
-pub mod args;
+mod args;
 mod client;
 mod enroll;
 mod files;
@@ -15,16 +15,19 @@ mod show;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 mod write;
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use self::args::{ADMIN_SOCKET, CanaryArgs, Cli, Command};
+use self::args::{ADMIN_SOCKET, CanaryArgs, Cli, Command, Question};
 use self::client::{Client, ClientError};
+use self::print::Printer;
 use self::run_args::UninstallArgs;
 use crate::admin::problem::Problem;
 use crate::admin::socket::holder;
@@ -66,10 +69,16 @@ impl From<ClientError> for Failure {
     }
 }
 
+/// A daemon to ask, and where to write what it says.
+struct Session<'a> {
+    client: Client,
+    print: Printer<'a>,
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    match Cli::try_parse() {
+        Ok(cli) => ExitCode::from(run(cli, &mut io::stdout(), &mut io::stderr())),
         Err(error) => {
             // Nobody is left to tell if this cannot be written.
             let _ = error.print();
@@ -77,77 +86,111 @@ pub fn main() -> ExitCode {
                 error.kind(),
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
             );
-            return ExitCode::from(if asked { 0 } else { 2 });
+            ExitCode::from(if asked { 0 } else { 2 })
         }
-    };
-    match dispatch(cli) {
-        Ok(Outcome::Done) | Err(Failure::Unread) => ExitCode::SUCCESS,
-        Ok(Outcome::Differs) => ExitCode::from(1),
+    }
+}
+
+/// Runs one command; gives its exit status.
+fn run(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    match dispatch(
+        cli,
+        Printer {
+            out,
+            err: &mut *err,
+        },
+    ) {
+        Ok(Outcome::Done) | Err(Failure::Unread) => 0,
+        Ok(Outcome::Differs) => 1,
         Err(Failure::Refused(problem)) => {
-            print::problem(&problem);
-            ExitCode::from(1)
-        }
-        Err(error @ Failure::Daemon(_)) => {
-            eprintln!("error: {error}");
-            ExitCode::from(1)
+            Printer {
+                out: &mut io::sink(),
+                err,
+            }
+            .problem(&problem);
+            1
         }
         Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
+            let status = if matches!(error, Failure::Daemon(_)) {
+                1
+            } else {
+                2
+            };
+            Printer {
+                out: &mut io::sink(),
+                err,
+            }
+            .note(&format!("error: {error}"));
+            status
         }
     }
 }
 
-fn dispatch(cli: Cli) -> Result<Outcome, Failure> {
-    let socket = cli
-        .admin_socket
-        .clone()
-        .unwrap_or_else(|| ADMIN_SOCKET.into());
-    let ask =
-        || Client::new(&socket).map_err(|error| Failure::Unasked(format!("no runtime: {error}")));
-    match cli.command {
+fn dispatch(cli: Cli, print: Printer<'_>) -> Result<Outcome, Failure> {
+    let Cli {
+        admin_socket,
+        command,
+    } = cli;
+    let socket = admin_socket.clone().unwrap_or_else(|| ADMIN_SOCKET.into());
+    match command {
         Command::Run(args) => {
-            let options = args.options(cli.admin_socket);
-            let options = options.map_err(|error| Failure::Unasked(error.to_string()))?;
+            let options = args
+                .options(admin_socket)
+                .map_err(|error| Failure::Unasked(error.to_string()))?;
             daemon::run(options).map_err(Failure::Daemon)?;
+            Ok(Outcome::Done)
         }
-        Command::Canary(args) => canary(&args)?,
-        Command::Uninstall(args) => uninstall(args, &socket)?,
-        Command::Apply(args) => write::apply(&ask()?, args)?,
-        Command::Create(args) => write::create(&ask()?, args)?,
-        Command::Replace(args) => write::replace(&ask()?, args)?,
-        Command::Delete(args) => write::delete(&ask()?, args)?,
-        Command::Diff(args) => return write::diff(&ask()?, &args),
-        Command::Patch(args) => write::patch(&ask()?, args)?,
-        Command::Undo(args) => write::undo(&ask()?, args)?,
-        Command::Enroll(args) => enroll::enroll(&ask()?, args)?,
-        Command::Unenroll(args) => enroll::unenroll(&ask()?, args)?,
-        Command::Get(args) => show::get(&ask()?, &args)?,
-        Command::History(args) => look::history(&ask()?, &args)?,
-        Command::Workloads(args) => look::workloads(&ask()?, &args)?,
-        Command::Explain(args) => look::explain(&ask()?, &args)?,
-        Command::Status(args) => look::status(&ask()?, &args)?,
-        Command::Tap => look::tap(&ask()?)?,
-        Command::Top(args) => look::top(&ask()?, &args)?,
-        Command::Graph(args) => look::graph(&ask()?, &args)?,
+        Command::Canary(args) => canary(&args, print).map(|()| Outcome::Done),
+        Command::Uninstall(args) => uninstall(args, &socket).map(|()| Outcome::Done),
+        Command::Ask(question) => {
+            let client = Client::new(&socket).map_err(no_runtime)?;
+            ask(question, &mut Session { client, print })
+        }
     }
-    Ok(Outcome::Done)
 }
 
-/// Refuses while a daemon runs: it would go on without its kernel half.
+fn ask(question: Question, session: &mut Session<'_>) -> Result<Outcome, Failure> {
+    match question {
+        Question::Diff(args) => return write::diff(session, &args),
+        Question::Apply(args) => write::apply(session, args),
+        Question::Create(args) => write::create(session, &args),
+        Question::Replace(args) => write::replace(session, &args),
+        Question::Delete(args) => write::delete(session, &args),
+        Question::Patch(args) => write::patch(session, args),
+        Question::Undo(args) => write::undo(session, &args),
+        Question::Enroll(args) => enroll::enroll(session, args),
+        Question::Unenroll(args) => enroll::unenroll(session, args),
+        Question::Get(args) => show::get(session, &args),
+        Question::History(args) => look::history(session, &args),
+        Question::Workloads(args) => look::workloads(session, &args),
+        Question::Explain(args) => look::explain(session, &args),
+        Question::Status(args) => look::status(session, &args),
+        Question::Tap => look::tap(session),
+        Question::Top(args) => top::top(session, &args),
+        Question::Graph(args) => look::graph(session, &args),
+    }
+    .map(|()| Outcome::Done)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn no_runtime(error: io::Error) -> Failure {
+    Failure::Unasked(format!("the system gives no event loop: {error}"))
+}
+
 /// Says on standard output why not, because that is what the daemon reads.
-fn canary(args: &CanaryArgs) -> Result<(), Failure> {
-    run_canary(&args.netns, &args.cgroup).map_err(|why| {
-        println!("{why}");
-        Failure::Unasked(why)
+fn canary(args: &CanaryArgs, mut print: Printer<'_>) -> Result<(), Failure> {
+    run_canary(&args.netns, &args.cgroup).or_else(|why| {
+        print.out(&format!("{why}\n"))?;
+        Err(Failure::Unasked(why))
     })
 }
 
+/// Refuses while a daemon runs: it would go on without its kernel half.
 fn uninstall(args: UninstallArgs, socket: &Path) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| Failure::Unasked(format!("no runtime: {error}")))?;
+        .build()
+        .map_err(no_runtime)?;
     if let Some(holder) = runtime.block_on(holder(socket)) {
         return Err(Failure::Daemon(anyhow::anyhow!(
             "weir is running: {holder} holds {}; stop it first",

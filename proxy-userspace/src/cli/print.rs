@@ -1,91 +1,106 @@
-//! The two outputs: what was asked for on standard output, what was noticed
-//! on standard error.
+//! The two outputs: what was asked for, and beside it what was noticed.
+//!
+//! Must never mix them: standard output is read by programs.
 
-use std::io::{self, Write as _};
+use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Failure;
+use super::args::Output;
 use crate::admin::problem::Problem;
-use crate::admin::wire::{Change, Receipt, Remark};
+use crate::admin::wire::{Change, ObjectChange, Receipt, Remark};
 use crate::config::{Kind, to_yaml};
 
-use super::args::Output;
-
-/// Writes `text`; a reader that went away ends the command, quietly.
-pub(super) fn out(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    written.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::Unread,
-        _ => Failure::Unasked(format!("standard output: {error}")),
-    })
+/// Where a command writes to.
+pub(super) struct Printer<'a> {
+    /// Standard output.
+    pub(super) out: &'a mut dyn Write,
+    /// Standard error.
+    pub(super) err: &'a mut dyn Write,
 }
 
-/// Writes `value` in a format for programs.
-pub(super) fn structured(value: &impl Serialize, output: Output) -> Result<(), Failure> {
-    let value = serde_json::to_value(value).map_err(|error| Failure::Unasked(error.to_string()))?;
-    out(&match output {
-        Output::Yaml => to_yaml(&value),
-        Output::Json | Output::Table => json(&value),
-    })
+impl Printer<'_> {
+    /// Writes what was asked for; a reader that went away ends the command, quietly.
+    pub(super) fn out(&mut self, text: &str) -> Result<(), Failure> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// As [`Self::out`], for text that was not looked at.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = self.out.write_all(bytes).and_then(|()| self.out.flush());
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Unread,
+            _ => Failure::Unasked(format!("standard output: {error}")),
+        })
+    }
+
+    /// Writes a line about what was noticed.
+    pub(super) fn note(&mut self, line: &str) {
+        // There is no third place to say that this one cannot be written to.
+        let _ = writeln!(self.err, "{line}");
+    }
+
+    /// Writes `value` in a format for programs.
+    pub(super) fn structured(
+        &mut self,
+        value: &impl Serialize,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let value: Value =
+            serde_json::to_value(value).map_err(|error| Failure::Unasked(error.to_string()))?;
+        self.out(&match output {
+            Output::Yaml => to_yaml(&value),
+            Output::Json | Output::Table => format!("{value:#}\n"),
+        })
+    }
+
+    /// One line for each warning.
+    pub(super) fn warnings(&mut self, warnings: &[Remark]) {
+        for warning in warnings {
+            self.note(&format!("warning: {}", warning.text));
+        }
+    }
+
+    /// A refusal: the sentence, then every mistake on a line of its own.
+    pub(super) fn problem(&mut self, problem: &Problem) {
+        self.warnings(&problem.warnings);
+        self.note(&format!("error: {}", problem.detail));
+        for mistake in &problem.mistakes {
+            self.note(&format!("  {}", mistake.text));
+        }
+        if problem.omitted > 0 {
+            self.note(&format!("  and {} more", problem.omitted));
+        }
+    }
+
+    /// What a write did.
+    pub(super) fn receipt(&mut self, receipt: &Receipt, output: Output) -> Result<(), Failure> {
+        self.warnings(&receipt.warnings);
+        if output != Output::Table {
+            return self.structured(receipt, output);
+        }
+        let dry = if receipt.dry_run { " (dry run)" } else { "" };
+        let mut text = String::new();
+        for object in &receipt.objects {
+            let _infallible = writeln!(text, "{} {}{dry}", title(object), object.change.as_str());
+        }
+        let is_rule = |object: &ObjectChange| object.kind.parse::<Kind>().is_ok_and(Kind::is_rule);
+        let changed = |object: &ObjectChange| object.change != Change::Unchanged && is_rule(object);
+        if !receipt.dry_run && receipt.objects.iter().any(changed) {
+            let _infallible = writeln!(text, "generation {} is in force", receipt.generation);
+        }
+        self.out(&text)
+    }
 }
 
-/// As JSON, with a line end.
-fn json(value: &Value) -> String {
-    format!("{value:#}\n")
-}
-
-/// One line for each warning.
-pub(super) fn warnings(warnings: &[Remark]) {
-    for warning in warnings {
-        eprintln!("warning: {}", warning.text);
+/// As kubectl names an object, with the namespace where it is not the usual one.
+pub(super) fn title(object: &ObjectChange) -> String {
+    let kind = object.kind.to_ascii_lowercase();
+    match object.namespace.as_str() {
+        "default" => format!("{kind}/{}", object.name),
+        namespace => format!("{kind}/{namespace}/{}", object.name),
     }
-}
-
-/// A refusal: the sentence, then every mistake on a line of its own.
-pub(super) fn problem(problem: &Problem) {
-    warnings(&problem.warnings);
-    eprintln!("error: {}", problem.detail);
-    for mistake in &problem.mistakes {
-        eprintln!("  {}", mistake.text);
-    }
-    if problem.omitted > 0 {
-        eprintln!("  and {} more", problem.omitted);
-    }
-}
-
-/// What a write did.
-pub(super) fn receipt(receipt: &Receipt, output: Output) -> Result<(), Failure> {
-    warnings(&receipt.warnings);
-    if output != Output::Table {
-        return structured(receipt, output);
-    }
-    let dry = if receipt.dry_run { " (dry run)" } else { "" };
-    let mut text = String::new();
-    for object in &receipt.objects {
-        let kind = object.kind.to_ascii_lowercase();
-        // As kubectl says it, with the namespace where it is not the usual one.
-        let namespace = match object.namespace.as_str() {
-            "default" => String::new(),
-            namespace => format!("{namespace}/"),
-        };
-        let change = object.change.as_str();
-        text.push_str(&format!(
-            "{kind}/{namespace}{} {change}{dry}\n",
-            object.name
-        ));
-    }
-    let is_rule = |kind: &str| kind.parse::<Kind>().is_ok_and(Kind::is_rule);
-    let rules_changed = receipt
-        .objects
-        .iter()
-        .any(|object| object.change != Change::Unchanged && is_rule(&object.kind));
-    if rules_changed && !receipt.dry_run {
-        text.push_str(&format!("generation {} is in force\n", receipt.generation));
-    }
-    out(&text)
 }

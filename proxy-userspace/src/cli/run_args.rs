@@ -29,31 +29,31 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// Arguments of `weir run`.
 #[derive(Debug, Default, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// File with these settings, as YAML in camelCase (never rules); flags win over it
     #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME", env = "WEIR_NODE")]
-    pub node: Option<String>,
+    pub(super) node: Option<String>,
     /// The pods' cgroup parent [default: the root of the cgroup v2 hierarchy]
     #[arg(long, value_name = "PATH", env = "WEIR_CGROUP")]
-    pub cgroup: Option<PathBuf>,
+    pub(super) cgroup: Option<PathBuf>,
     /// Directory for pins, on a bpffs [default: /sys/fs/bpf/weir]
     #[arg(long, value_name = "PATH", env = "WEIR_BPFFS")]
-    pub bpffs: Option<PathBuf>,
+    pub(super) bpffs: Option<PathBuf>,
     /// Directory for the configuration in force and its history [default: /var/lib/weir]
     #[arg(long, value_name = "PATH", env = "WEIR_STATE_DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
     /// Address of /metrics, or off [default: 127.0.0.1:15090]
     #[arg(long, value_name = "ADDR:PORT", env = "WEIR_METRICS")]
-    pub metrics: Option<Metrics>,
+    pub(super) metrics: Option<Metrics>,
     /// Threads that carry traffic [default: one per CPU]
     #[arg(long, value_name = "N", env = "WEIR_WORKERS")]
-    pub workers: Option<NonZeroUsize>,
+    pub(super) workers: Option<NonZeroUsize>,
     /// Socket-to-socket acceleration; this version has none and takes only off
     #[arg(long, value_name = "off", env = "WEIR_ACCELERATE")]
-    pub accelerate: Option<Accelerate>,
+    pub(super) accelerate: Option<Accelerate>,
     /// DNS server for host names in egress rules; may be repeated [default: /etc/resolv.conf]
     #[arg(
         long = "resolver",
@@ -61,36 +61,36 @@ pub struct RunArgs {
         env = "WEIR_RESOLVERS",
         value_delimiter = ','
     )]
-    pub resolvers: Vec<Resolver>,
+    pub(super) resolvers: Vec<Resolver>,
     /// Group that may open the read-only socket beside the admin socket [default: root alone]
     #[arg(long, value_name = "GROUP", env = "WEIR_OBSERVER_GROUP")]
-    pub observer_group: Option<ObserverGroup>,
+    pub(super) observer_group: Option<ObserverGroup>,
     /// Let the kernel hooks write debug lines to the log
     #[arg(long)]
-    pub debug_hooks: bool,
+    pub(super) debug_hooks: bool,
 }
 
 /// Arguments of `weir uninstall`.
 #[derive(Debug, Default, Args)]
-pub struct UninstallArgs {
+pub(super) struct UninstallArgs {
     /// The pods' cgroup parent, as given to `weir run` [default: the root of the cgroup v2 hierarchy]
     #[arg(long, value_name = "PATH", env = "WEIR_CGROUP")]
-    pub cgroup: Option<PathBuf>,
+    pub(super) cgroup: Option<PathBuf>,
     /// Directory of the pins, as given to `weir run` [default: /sys/fs/bpf/weir]
     #[arg(long, value_name = "PATH", env = "WEIR_BPFFS")]
-    pub bpffs: Option<PathBuf>,
+    pub(super) bpffs: Option<PathBuf>,
     /// Directory of the configuration, as given to `weir run` [default: /var/lib/weir]
     #[arg(long, value_name = "PATH", env = "WEIR_STATE_DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
     /// Also remove the configuration and its history
     #[arg(long)]
-    pub purge: bool,
+    pub(super) purge: bool,
 }
 
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Metrics {
+pub(super) enum Metrics {
     /// Nowhere.
     Off,
     /// At this address, over plain HTTP.
@@ -100,7 +100,7 @@ pub enum Metrics {
 /// The one mode of acceleration that this version has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Accelerate;
+pub(super) struct Accelerate;
 
 impl FromStr for Accelerate {
     type Err = String;
@@ -119,7 +119,7 @@ impl FromStr for Accelerate {
 /// A DNS server; port 53 unless given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Resolver(pub SocketAddr);
+pub(super) struct Resolver(pub(super) SocketAddr);
 
 impl FromStr for Resolver {
     type Err = String;
@@ -136,7 +136,7 @@ impl FromStr for Resolver {
 /// A group of this machine, by name or number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct ObserverGroup(pub Gid);
+pub(super) struct ObserverGroup(pub(super) Gid);
 
 impl FromStr for ObserverGroup {
     type Err = String;
@@ -199,7 +199,7 @@ struct Settings {
 
 /// Why the daemon's settings could not be taken.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub(super) enum SettingsError {
     /// The file of `--config` cannot be read.
     #[error("{path}: {source}")]
     Read {
@@ -228,7 +228,10 @@ pub enum SettingsError {
 
 impl RunArgs {
     /// Settles every setting. `admin_socket` is that of the command line or the environment.
-    pub fn options(self, admin_socket: Option<PathBuf>) -> Result<RunOptions, SettingsError> {
+    pub(super) fn options(
+        self,
+        admin_socket: Option<PathBuf>,
+    ) -> Result<RunOptions, SettingsError> {
         let file = match &self.config {
             Some(path) => Settings::read(path)?,
             None => Settings::default(),
@@ -273,7 +276,7 @@ impl RunArgs {
 
 impl UninstallArgs {
     /// Settles every setting.
-    pub fn options(self) -> UninstallOptions {
+    pub(super) fn options(self) -> UninstallOptions {
         UninstallOptions {
             cgroup: self.cgroup,
             bpffs: self.bpffs.unwrap_or_else(|| BPFFS.into()),

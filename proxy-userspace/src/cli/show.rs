@@ -3,23 +3,23 @@
 use serde_json::Value;
 
 use super::args::{GetArgs, Output};
-use super::client::{Client, Query};
+use super::client::Query;
 use super::table::Table;
 use super::write::object_path;
-use super::{Failure, print};
+use super::{Failure, Session};
 use crate::admin::wire::List;
 use crate::config::{Kind, ObjectName};
 
 /// `weir get`.
-pub(super) fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
+pub(super) fn get(session: &mut Session<'_>, args: &GetArgs) -> Result<(), Failure> {
     if let Some(name) = &args.name {
-        let object: Value = client.get(object_path(
+        let object: Value = session.client.get(object_path(
             args.kind,
             &ObjectName::new(&args.namespace, name),
         ))?;
         return match args.output {
-            Output::Table => print::out(&table(args.kind, &[object], false)),
-            output => print::structured(&object, output),
+            Output::Table => session.print.out(&table(args.kind, &[object], false)),
+            output => session.print.structured(&object, output),
         };
     }
     let namespace = (!args.all_namespaces).then_some(&args.namespace);
@@ -29,21 +29,23 @@ pub(super) fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
             "labelSelector",
             args.selector.as_ref().map(ToString::to_string),
         );
-    let list: List = client.get(query)?;
+    let list: List = session.client.get(query)?;
     if args.output != Output::Table {
-        return print::structured(&list, args.output);
+        return session.print.structured(&list, args.output);
     }
     if list.items.is_empty() {
-        match namespace {
-            Some(namespace) => eprintln!(
-                "no {} in namespace {namespace}; -A shows every namespace",
-                args.kind.plural()
-            ),
-            None => eprintln!("no {}", args.kind.plural()),
-        }
+        let place = match namespace {
+            Some(namespace) => format!(" in namespace {namespace}; -A shows every namespace"),
+            None => String::new(),
+        };
+        session
+            .print
+            .note(&format!("no {}{place}", args.kind.plural()));
         return Ok(());
     }
-    print::out(&table(args.kind, &list.items, args.all_namespaces))
+    session
+        .print
+        .out(&table(args.kind, &list.items, args.all_namespaces))
 }
 
 /// The objects, one a line.

@@ -2,6 +2,8 @@
 //!
 //! Must never wrap or cut a value: tables are piped into other tools.
 
+use std::fmt::Write as _;
+
 /// Rows under a head, padded as kubectl pads them.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -43,7 +45,7 @@ impl Table {
         for line in lines() {
             let mut padded = String::new();
             for (cell, width) in line.iter().zip(&widths) {
-                padded.push_str(&format!("{cell:width$}   "));
+                let _infallible = write!(padded, "{cell:width$}   ");
             }
             text.push_str(padded.trim_end());
             text.push('\n');

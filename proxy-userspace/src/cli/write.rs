@@ -8,61 +8,66 @@ use super::args::{
     ApplyArgs, DeleteArgs, DiffArgs, Output, PatchArgs, PatchType, UndoArgs, WriteArgs,
     WriteOptions,
 };
-use super::client::{Body, Client, Query};
+use super::client::{Body, Query};
 use super::files::{self, FileError};
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, Session};
 use crate::admin::BODY_MAX;
 use crate::admin::wire::{Receipt, SOURCES_JSON, Sources};
 use crate::config::{Kind, ObjectName};
 
 /// `weir apply`.
-pub(super) fn apply(client: &Client, args: ApplyArgs) -> Result<(), Failure> {
+pub(super) fn apply(session: &mut Session<'_>, args: ApplyArgs) -> Result<(), Failure> {
     let query =
         Query::new("/v1/apply").with("prune", args.selector.map(|selector| selector.to_string()));
-    send_files(client, query, &args.files.files, &args.write)
+    send_files(session, query, &args.files.files, &args.write)
 }
 
 /// `weir create`.
-pub(super) fn create(client: &Client, args: WriteArgs) -> Result<(), Failure> {
+pub(super) fn create(session: &mut Session<'_>, args: &WriteArgs) -> Result<(), Failure> {
     let query = Query::new("/v1/apply").with("mode", Some("create"));
-    send_files(client, query, &args.files.files, &args.write)
+    send_files(session, query, &args.files.files, &args.write)
 }
 
 /// `weir replace`.
-pub(super) fn replace(client: &Client, args: WriteArgs) -> Result<(), Failure> {
+pub(super) fn replace(session: &mut Session<'_>, args: &WriteArgs) -> Result<(), Failure> {
     let query = Query::new("/v1/apply").with("mode", Some("replace"));
-    send_files(client, query, &args.files.files, &args.write)
+    send_files(session, query, &args.files.files, &args.write)
 }
 
 /// `weir delete`.
-pub(super) fn delete(client: &Client, args: DeleteArgs) -> Result<(), Failure> {
+pub(super) fn delete(session: &mut Session<'_>, args: &DeleteArgs) -> Result<(), Failure> {
     let absent = args.ignore_not_found.then_some("true");
     let mut query = Query::new("/v1/apply")
         .with("mode", Some("delete"))
         .with("ignoreNotFound", absent);
     let Some(kind) = args.kind else {
-        return send_files(client, query, &args.files, &args.write);
+        return send_files(session, query, &args.files, &args.write);
     };
     // One name or ten: all of them go, or none.
     for name in &args.names {
         let name = ObjectName::new(&args.namespace, name);
         query = query.with("object", Some(format!("{}/{name}", kind.singular())));
     }
-    let receipt = client.send(Method::POST, write_options(query, &args.write), None)?;
-    print::receipt(&receipt, args.write.output)
+    let receipt = session
+        .client
+        .send(Method::POST, write_options(query, &args.write), None)?;
+    session.print.receipt(&receipt, args.write.output)
 }
 
 /// `weir diff`.
-pub(super) fn diff(client: &Client, args: &DiffArgs) -> Result<Outcome, Failure> {
+pub(super) fn diff(session: &mut Session<'_>, args: &DiffArgs) -> Result<Outcome, Failure> {
     let query = Query::new("/v1/apply").with("dryRun", Some("true"));
-    let receipt: Receipt = client.send(Method::POST, query, Some(documents(&args.files.files)?))?;
-    print::warnings(&receipt.warnings);
+    let receipt: Receipt =
+        session
+            .client
+            .send(Method::POST, query, Some(documents(&args.files.files)?))?;
+    session.print.warnings(&receipt.warnings);
     let diffs: Vec<&str> = receipt
         .objects
         .iter()
         .filter_map(|object| object.diff.as_deref())
         .collect();
-    print::out(&diffs.concat())?;
+    session.print.out(&diffs.concat())?;
     Ok(if diffs.is_empty() {
         Outcome::Done
     } else {
@@ -71,7 +76,7 @@ pub(super) fn diff(client: &Client, args: &DiffArgs) -> Result<Outcome, Failure>
 }
 
 /// `weir patch`.
-pub(super) fn patch(client: &Client, args: PatchArgs) -> Result<(), Failure> {
+pub(super) fn patch(session: &mut Session<'_>, args: PatchArgs) -> Result<(), Failure> {
     let media_type = match args.patch_type {
         PatchType::Merge => "application/merge-patch+json",
         PatchType::Json => "application/json-patch+json",
@@ -83,17 +88,25 @@ pub(super) fn patch(client: &Client, args: PatchArgs) -> Result<(), Failure> {
         bytes: args.patch.into_bytes(),
     };
     let query = object_path(args.kind, &ObjectName::new(args.namespace, args.name));
-    let receipt = client.send(Method::PATCH, write_options(query, &args.write), Some(body))?;
-    print::receipt(&receipt, args.write.output)
+    let receipt =
+        session
+            .client
+            .send(Method::PATCH, write_options(query, &args.write), Some(body))?;
+    session.print.receipt(&receipt, args.write.output)
 }
 
 /// `weir undo`.
-pub(super) fn undo(client: &Client, args: UndoArgs) -> Result<(), Failure> {
+pub(super) fn undo(session: &mut Session<'_>, args: &UndoArgs) -> Result<(), Failure> {
     let query = Query::new("/v1/undo").with("to", args.to.map(|generation| generation.to_string()));
-    let receipt: Receipt = client.send(Method::POST, write_options(query, &args.write), None)?;
-    print::receipt(&receipt, args.write.output)?;
+    let receipt: Receipt =
+        session
+            .client
+            .send(Method::POST, write_options(query, &args.write), None)?;
+    session.print.receipt(&receipt, args.write.output)?;
     if args.write.output == Output::Table && receipt.objects.is_empty() {
-        eprintln!("those rules are in force already: nothing was changed");
+        session
+            .print
+            .note("those rules are in force already: nothing was changed");
     }
     Ok(())
 }
@@ -116,17 +129,17 @@ pub(super) fn write_options(query: Query, options: &WriteOptions) -> Query {
 }
 
 fn send_files(
-    client: &Client,
+    session: &mut Session<'_>,
     query: Query,
     paths: &[std::path::PathBuf],
     options: &WriteOptions,
 ) -> Result<(), Failure> {
-    let receipt = client.send(
+    let receipt = session.client.send(
         Method::POST,
         write_options(query, options),
         Some(documents(paths)?),
     )?;
-    print::receipt(&receipt, options.output)
+    session.print.receipt(&receipt, options.output)
 }
 
 fn documents(paths: &[std::path::PathBuf]) -> Result<Body, Failure> {

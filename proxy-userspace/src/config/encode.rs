@@ -83,6 +83,7 @@ pub(super) fn workload(workload: &Workload) -> Value {
 pub(super) fn route_rule(rule: &RouteRule) -> Value {
     let RouteRule {
         name,
+        labels,
         destination,
         precedence,
         source,
@@ -115,7 +116,7 @@ pub(super) fn route_rule(rule: &RouteRule) -> Value {
         spec.insert("match".into(), Value::Object(condition));
     }
     spec.insert("route".into(), routes.iter().map(route).collect());
-    document(Kind::RouteRule, name, &Labels::new(), spec)
+    document(Kind::RouteRule, name, labels, spec)
 }
 
 fn string_match(value: &StringMatch) -> Value {
@@ -134,6 +135,7 @@ fn route(route: &Route) -> Value {
 pub(super) fn egress_rule(rule: &EgressRule) -> Value {
     let EgressRule {
         name,
+        labels,
         target,
         ports,
         source,
@@ -162,12 +164,13 @@ pub(super) fn egress_rule(rule: &EgressRule) -> Value {
     if !from.is_empty() {
         spec.insert("source".into(), Value::Object(from));
     }
-    document(Kind::EgressRule, name, &Labels::new(), spec)
+    document(Kind::EgressRule, name, labels, spec)
 }
 
 pub(super) fn mesh_config(config: &MeshConfig) -> Value {
     let MeshConfig {
         name,
+        labels,
         egress,
         on_proxy_down,
         access_log,
@@ -195,7 +198,7 @@ pub(super) fn mesh_config(config: &MeshConfig) -> Value {
     if let Some(timeout) = header_timeout {
         spec.insert("headerTimeout".into(), json!(duration(*timeout)));
     }
-    document(Kind::MeshConfig, name, &Labels::new(), spec)
+    document(Kind::MeshConfig, name, labels, spec)
 }
 
 /// Whole seconds as `10s`, everything else as `1500ms`.

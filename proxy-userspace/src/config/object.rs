@@ -244,6 +244,8 @@ pub struct Route {
 pub struct RouteRule {
     /// Identity.
     pub name: ObjectName,
+    /// `metadata.labels`.
+    pub labels: Labels,
     /// `spec.destination`: the service, in the rule's namespace unless it says another.
     pub destination: ObjectName,
     /// `spec.precedence`: higher first, ties by name.
@@ -290,6 +292,8 @@ pub struct EgressSource {
 pub struct EgressRule {
     /// Identity.
     pub name: ObjectName,
+    /// `metadata.labels`.
+    pub labels: Labels,
     /// What may be reached.
     pub target: EgressTarget,
     /// On which ports, in which way; never empty.
@@ -303,6 +307,8 @@ pub struct EgressRule {
 pub struct MeshConfig {
     /// Identity; `default/default` is node-wide, any other name is a namespace.
     pub name: ObjectName,
+    /// `metadata.labels`.
+    pub labels: Labels,
     /// `spec.egress`; absent: inherited, `deny` at the top.
     pub egress: Option<EgressDefault>,
     /// `spec.onProxyDown`; absent: inherited, `closed` at the top.
@@ -351,12 +357,14 @@ impl Object {
         }
     }
 
-    /// The labels of its metadata; rules have none in memory.
-    pub fn labels(&self) -> Option<&Labels> {
+    /// The labels of its metadata.
+    pub fn labels(&self) -> &Labels {
         match self {
-            Self::Service(object) => Some(&object.labels),
-            Self::Workload(object) => Some(&object.labels),
-            Self::RouteRule(_) | Self::EgressRule(_) | Self::MeshConfig(_) => None,
+            Self::Service(object) => &object.labels,
+            Self::Workload(object) => &object.labels,
+            Self::RouteRule(object) => &object.labels,
+            Self::EgressRule(object) => &object.labels,
+            Self::MeshConfig(object) => &object.labels,
         }
     }
 

@@ -152,36 +152,40 @@ fn route_rule() -> impl Strategy<Value = Object> {
         option::of(source),
         request,
         routes,
+        labels(),
     )
-        .prop_map(|(name, destination, precedence, source, request, routes)| {
-            let source = source.map(|(service, labels)| SourceMatch {
-                service: service.map(|service| ObjectName::new(&name.namespace, service)),
-                labels,
-            });
-            let mut request: Vec<_> = request
-                .into_iter()
-                .map(|(field, value)| (request_field(&field), value))
-                .collect();
-            request.sort_by(|(a, _), (b, _)| a.cmp(b));
-            let mut routes: Vec<_> = routes
-                .into_iter()
-                .map(|(labels, weight)| Route {
+        .prop_map(
+            |(name, destination, precedence, source, request, routes, of_rule)| {
+                let source = source.map(|(service, labels)| SourceMatch {
+                    service: service.map(|service| ObjectName::new(&name.namespace, service)),
                     labels,
-                    weight: weight / 2,
-                })
-                .collect();
-            let rest = 100 - routes.iter().skip(1).map(|route| route.weight).sum::<u32>();
-            routes[0].weight = rest;
-            let destination = destination.unwrap_or_else(|| name.clone());
-            Object::RouteRule(Arc::new(RouteRule {
-                name,
-                destination,
-                precedence,
-                source,
-                request,
-                routes,
-            }))
-        })
+                });
+                let mut request: Vec<_> = request
+                    .into_iter()
+                    .map(|(field, value)| (request_field(&field), value))
+                    .collect();
+                request.sort_by(|(a, _), (b, _)| a.cmp(b));
+                let mut routes: Vec<_> = routes
+                    .into_iter()
+                    .map(|(labels, weight)| Route {
+                        labels,
+                        weight: weight / 2,
+                    })
+                    .collect();
+                let rest = 100 - routes.iter().skip(1).map(|route| route.weight).sum::<u32>();
+                routes[0].weight = rest;
+                let destination = destination.unwrap_or_else(|| name.clone());
+                Object::RouteRule(Arc::new(RouteRule {
+                    name,
+                    labels: of_rule,
+                    destination,
+                    precedence,
+                    source,
+                    request,
+                    routes,
+                }))
+            },
+        )
 }
 
 fn request_field(name: &str) -> RequestField {
@@ -204,18 +208,18 @@ fn egress_rule() -> impl Strategy<Value = Object> {
         net
     ];
     let ports = btree_map(port(), any::<bool>(), 1..4);
-    (object_name(), target, ports, option::of(label()), labels())
-        .prop_filter("0.0.0.0 alone is no destination", |(_, target, ..)| {
+    (object_name(), labels(), target, ports, option::of(label()), labels())
+        .prop_filter("0.0.0.0 alone is no destination", |(_, _, target, ..)| {
             !matches!(target, EgressTarget::Net(addr, 32) if addr.is_unspecified())
         })
-        .prop_map(|(name, target, ports, namespace, labels)| {
+        .prop_map(|(name, of_rule, target, ports, namespace, labels)| {
             let protocol = |tcp| match target {
                 EgressTarget::Net(..) if tcp => EgressProtocol::Tcp,
                 _ => EgressProtocol::Http,
             };
             let ports = ports.into_iter().map(|(port, tcp)| (port, protocol(tcp))).collect();
             let source = EgressSource { namespace, labels };
-            Object::EgressRule(Arc::new(EgressRule { name, target, ports, source }))
+            Object::EgressRule(Arc::new(EgressRule { name, labels: of_rule, target, ports, source }))
         })
 }
 
@@ -229,16 +233,18 @@ fn mesh_config() -> impl Strategy<Value = Object> {
     let timeout = (1_u64..=3_600_000).prop_map(Duration::from_millis);
     (
         label(),
+        labels(),
         option::of(egress),
         option::of(down),
         option::of(any::<bool>()),
         option::of(timeout),
     )
         .prop_map(
-            |(name, egress, on_proxy_down, access_log, header_timeout)| {
+            |(name, labels, egress, on_proxy_down, access_log, header_timeout)| {
                 let name = ObjectName::new("default", name);
                 Object::MeshConfig(Arc::new(MeshConfig {
                     name,
+                    labels,
                     egress,
                     on_proxy_down,
                     access_log,

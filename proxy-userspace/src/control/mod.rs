@@ -4,7 +4,9 @@
 //! Owns the order of a change: check, install, store, show. Must never show a
 //! configuration that is not in force, or put one in force that it did not check.
 
+mod change;
 mod dataplane;
+mod plan;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,13 +22,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use self::change::{Batch, Changed, Done, Expect, Intent, Mode};
 pub use self::dataplane::{
     Dataplane, DataplaneStatus, ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host,
     InstallError, ListenerStatus, MapStatus, ProgramStatus, Target, WorkloadStatus,
 };
 pub use self::refusal::Refusal;
 pub use self::view::View;
-pub use self::writer::{Batch, Changed, Done, Expect, Intent, Mode, Writer};
+pub use self::writer::Writer;
 use crate::config::{Entry, Objects, Store};
 
 /// Requests that may wait for the writer. More are told to come back.
@@ -99,9 +102,9 @@ impl Control {
         });
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::Busy,
-            TrySendError::Closed(_) => Refusal::Stopping,
+            TrySendError::Closed(_) => Refusal::WriterGone,
         })?;
-        result.await.unwrap_or(Err(Refusal::Stopping))
+        result.await.unwrap_or(Err(Refusal::WriterGone))
     }
 
     /// As [`Self::write`], for questions: only a few of them wait at a time,
@@ -111,7 +114,11 @@ impl Control {
         T: Send + 'static,
         F: FnOnce(&mut Writer) -> Result<T, Refusal> + Send + 'static,
     {
-        let _place = self.looks.acquire().await.map_err(|_| Refusal::Stopping)?;
+        let _place = self
+            .looks
+            .acquire()
+            .await
+            .map_err(|_| Refusal::WriterGone)?;
         self.write(job).await
     }
 

@@ -9,7 +9,7 @@ use super::dataplane::{ExplainError, InstallError};
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Documents that are wrong, alone or together.
-    #[error("the configuration is refused and nothing was changed: {} mistake(s)", .0.mistakes.len() + .0.omitted)]
+    #[error("the configuration is refused and nothing was changed: {}", count(.0))]
     Mistakes(Mistakes),
     /// Objects are not in the state that the request was made for: there
     /// already, or another version by now. A sentence for each.
@@ -44,10 +44,10 @@ pub enum Refusal {
     /// It could not be kept on disk, so it was taken out of force again.
     #[error("the configuration could not be stored, so the former one is in force again: {0}")]
     NotStored(StoreError),
-    /// It could not be kept on disk, nor taken out of force again: until the
-    /// next restart or apply it holds, unrecorded.
+    /// It could not be kept on disk, nor taken out of force again: it may hold,
+    /// unrecorded, until the next change or restart.
     #[error(
-        "the configuration could not be stored ({store}), and going back failed too: {install}"
+        "the configuration could not be stored ({store}), and going back failed too, so it may be in force until the next change or restart: {install}"
     )]
     Torn {
         /// Why it could not be stored.
@@ -64,14 +64,24 @@ pub enum Refusal {
     /// Too many changes wait already.
     #[error("too many requests wait for the one writer of configuration: try again later")]
     Busy,
-    /// The writer is gone: the daemon is stopping.
-    #[error("weir is stopping and takes no more changes")]
-    Stopping,
+    /// The writer ended by a bug: its thread is gone, though handles are not.
+    #[error(
+        "the writer of configuration has failed, what was in force still is: see weir's log and restart it"
+    )]
+    WriterGone,
 }
 
 impl From<Mistakes> for Refusal {
     fn from(mistakes: Mistakes) -> Self {
         Self::Mistakes(mistakes)
+    }
+}
+
+/// How many mistakes there are.
+fn count(mistakes: &Mistakes) -> String {
+    match mistakes.mistakes.len() + mistakes.omitted {
+        1 => "1 mistake".to_owned(),
+        many => format!("{many} mistakes"),
     }
 }
 

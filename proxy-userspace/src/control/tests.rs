@@ -1,3 +1,5 @@
+//! The order of a change, and what a failure at each step leaves.
+
 use super::testing::*;
 use super::*;
 use crate::config::{Author, Kind, ObjectName, PatchType, Warning};
@@ -123,7 +125,43 @@ async fn what_cannot_be_stored_is_taken_out_of_force_again() {
     dataplane.fail([None, Some(broken())]);
     let refusal = apply(&control, EGRESS).await.unwrap_err();
     assert!(matches!(refusal, Refusal::Torn { .. }), "{refusal}");
-    assert_eq!(control.view().generation, 1);
+    let view = control.view();
+    assert_eq!((view.generation, view.warnings.len()), (1, 1));
+    assert!(view.warnings[0].message.contains("going back failed"));
+}
+
+#[tokio::test]
+async fn workloads_that_had_to_be_closed_are_said_until_a_change_succeeds() {
+    let temp = tempfile::tempdir().unwrap();
+    let dataplane = Recorder::default();
+    let (control, _thread) = start(temp.path(), &dataplane);
+    dataplane.fail([Some(InstallError::Closed("bpf(2)".into()))]);
+    apply(&control, SHOP).await.unwrap_err();
+    assert!(
+        control.view().warnings[0]
+            .message
+            .contains("closed until an apply succeeds")
+    );
+    apply(&control, SHOP).await.unwrap();
+    assert_eq!(control.view().warnings, []);
+}
+
+#[tokio::test]
+async fn a_bug_in_the_writer_is_said_and_not_called_busy() {
+    let temp = tempfile::tempdir().unwrap();
+    let (control, thread) = start(temp.path(), &Recorder::default());
+    let bug = control
+        .write(|_| -> Result<(), Refusal> { panic!("a bug") })
+        .await;
+    assert!(matches!(bug, Err(Refusal::WriterGone)));
+    assert!(thread.join().is_err());
+    let refusal = control.history().await.unwrap_err();
+    assert!(matches!(refusal, Refusal::WriterGone), "{refusal}");
+    assert_eq!(
+        control.view().generation,
+        0,
+        "what is in force is still shown"
+    );
 }
 
 #[tokio::test]

@@ -2,93 +2,20 @@
 //!
 //! Owns the former configuration until the next one is in force and stored.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::change::{Batch, Changed, Done, Expect, Intent, Mode};
 use super::dataplane::{Dataplane, InstallError};
+use super::plan::Plan;
 use super::refusal::Refusal;
 use super::view::View;
-use crate::admin::selector::Selector;
 use crate::config::{
-    self, Author, Change, Entry, Kind, Object, ObjectName, Objects, Parsed, PatchType, Receipt,
-    Store, StoreError, Warning,
+    self, Entry, Kind, Object, ObjectName, Objects, Parsed, PatchType, Receipt, Store, StoreError,
+    Warning,
 };
-
-/// What `POST /v1/apply` does with an object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Creates or changes it.
-    #[default]
-    Upsert,
-    /// Creates it; refused if it is there.
-    Create,
-    /// Changes it; refused if it is not there.
-    Replace,
-}
-
-/// Documents to put in force together.
-#[derive(Debug)]
-pub struct Batch {
-    /// The documents.
-    pub parsed: Parsed,
-    /// What to do with each.
-    pub mode: Mode,
-    /// Deletes what carries these labels and is not among the documents.
-    pub prune: Option<Selector>,
-}
-
-/// On whose behalf, and how far.
-#[derive(Clone, Debug)]
-pub struct Intent {
-    /// Who asks, and why.
-    pub author: Author,
-    /// Whether to stop before anything changes.
-    pub dry_run: bool,
-}
-
-/// What a request takes the one object that it writes to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Expect {
-    /// Whatever it is.
-    #[default]
-    Anything,
-    /// There, in any version.
-    Present,
-    /// Not there.
-    Absent,
-    /// There, in this version.
-    Version(String),
-}
-
-/// What became of one object.
-#[derive(Clone, Debug)]
-pub struct Changed {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its name.
-    pub name: ObjectName,
-    /// What it was; absent if it is new.
-    pub before: Option<Object>,
-    /// What it is; absent if it is gone.
-    pub after: Option<Object>,
-    /// Whether that is the same.
-    pub unchanged: bool,
-}
-
-/// A change that was made, or in a dry run would have been.
-#[derive(Clone, Debug)]
-pub struct Done {
-    /// What is in force now.
-    pub view: Arc<View>,
-    /// Every object of the request.
-    pub objects: Vec<Changed>,
-    /// What was accepted but may not be what was meant.
-    pub warnings: Vec<Warning>,
-    /// Whether nothing was changed because only a check was asked for.
-    pub dry_run: bool,
-}
 
 /// The writer. There is one.
 pub struct Writer {
@@ -319,12 +246,7 @@ impl Writer {
         } = plan;
         let former = self.view.load_full();
         let oddities = next.check()?;
-        warnings.extend(
-            oddities
-                .iter()
-                .filter(|oddity| is_news(oddity, &former, &objects))
-                .cloned(),
-        );
+        warnings.extend(news(&oddities, &former, &objects));
         if intent.dry_run {
             return Ok(Done {
                 view: former,
@@ -340,21 +262,14 @@ impl Writer {
         };
         let generation = former.generation + u64::from(changed(true));
         let revision = former.revision + u64::from(changed(false));
-        // Unchanged objects are installed too: what could not be had before
-        // (a pod's namespace, say) may be there now.
-        let left_out = self
-            .dataplane
-            .install(&next, generation, revision)
-            .map_err(Refusal::Install)?;
-        if let Err(store) = self.store.commit(&next, intent.author) {
-            let back = self
-                .dataplane
-                .install(&former.objects, former.generation, former.revision);
-            return Err(match back {
-                Ok(_) => Refusal::NotStored(store),
-                Err(install) => Refusal::Torn { store, install },
-            });
-        }
+        let left_out = self.put_in_force(
+            &next,
+            Receipt {
+                generation,
+                revision,
+            },
+            intent,
+        )?;
         warnings.extend(left_out.iter().cloned());
         self.show(next, [oddities, left_out].concat());
         Ok(Done {
@@ -363,6 +278,58 @@ impl Writer {
             warnings,
             dry_run: false,
         })
+    }
+
+    /// Installs and stores; goes back to the former configuration if it cannot
+    /// be stored. Gives what had to be left out.
+    fn put_in_force(
+        &mut self,
+        next: &Objects,
+        numbers: Receipt,
+        intent: Intent,
+    ) -> Result<Vec<Warning>, Refusal> {
+        // Unchanged objects are installed too: what could not be had before
+        // (a pod's namespace, say) may be there now.
+        let installed = self
+            .dataplane
+            .install(next, numbers.generation, numbers.revision);
+        let left_out = installed.map_err(|error| {
+            if let InstallError::Closed(_) = error {
+                self.add_warning(error.to_string());
+            }
+            Refusal::Install(error)
+        })?;
+        let Err(store) = self.store.commit(next, intent.author) else {
+            debug_assert_eq!(self.store.receipt(), numbers, "both count the same changes");
+            return Ok(left_out);
+        };
+        let former = self.view.load_full();
+        let back = self
+            .dataplane
+            .install(&former.objects, former.generation, former.revision);
+        Err(match back {
+            Ok(_) => Refusal::NotStored(store),
+            Err(install) => {
+                let refusal = Refusal::Torn { store, install };
+                self.add_warning(refusal.to_string());
+                refusal
+            }
+        })
+    }
+
+    /// Has `status` say that what is shown is not all of the truth, until the
+    /// next change succeeds.
+    fn add_warning(&self, message: String) {
+        let mut view = View::clone(&self.view.load());
+        let (source, document, object, path) = (None, None, None, String::new());
+        view.warnings.push(Warning {
+            source,
+            document,
+            object,
+            path,
+            message,
+        });
+        self.view.store(Arc::new(view));
     }
 
     /// Shows what is in force from now on.
@@ -396,94 +363,17 @@ fn none(sentences: Vec<String>, refusal: fn(Vec<String>) -> Refusal) -> Result<(
     }
 }
 
-/// Whether the request brought the oddity about, or is about the object that is odd.
-fn is_news(oddity: &Warning, former: &View, objects: &[Changed]) -> bool {
-    let about = |changed: &Changed| {
-        oddity.object.as_deref() == Some(&*format!("{} {}", changed.kind, changed.name))
+/// The oddities that the request brought about, or that are about its objects.
+fn news(oddities: &[Warning], former: &View, objects: &[Changed]) -> Vec<Warning> {
+    let known: HashSet<String> = former.warnings.iter().map(ToString::to_string).collect();
+    let of_request: HashSet<String> = objects
+        .iter()
+        .map(|changed| format!("{} {}", changed.kind, changed.name))
+        .collect();
+    let is_news = |oddity: &&Warning| {
+        let object = oddity.object.as_ref();
+        object.is_some_and(|object| of_request.contains(object))
+            || !known.contains(&oddity.to_string())
     };
-    !former.warnings.contains(oddity) || objects.iter().any(about)
-}
-
-/// A configuration on its way.
-struct Plan {
-    next: Objects,
-    objects: Vec<Changed>,
-    warnings: Vec<Warning>,
-}
-
-impl Plan {
-    fn new(view: &View) -> Self {
-        Self {
-            next: view.objects.clone(),
-            objects: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
-
-    fn put(&mut self, object: Object) {
-        let (kind, name) = (object.kind(), object.name().clone());
-        let before = self.next.get(kind, &name);
-        let unchanged = self.next.upsert(object) == Change::Unchanged;
-        let after = self.next.get(kind, &name);
-        self.objects.push(Changed {
-            kind,
-            name,
-            before,
-            after,
-            unchanged,
-        });
-    }
-
-    /// Whether there was something to take out.
-    fn remove(&mut self, kind: Kind, name: &ObjectName) -> bool {
-        let before = self.next.remove(kind, name);
-        let found = before.is_some();
-        if found {
-            self.objects.push(Changed {
-                kind,
-                name: name.clone(),
-                before,
-                after: None,
-                unchanged: false,
-            });
-        }
-        found
-    }
-
-    /// Takes out what carries the labels and is not of the request.
-    fn prune(&mut self, selector: &Selector) {
-        let named: BTreeSet<_> = self
-            .objects
-            .iter()
-            .map(|changed| (changed.kind, changed.name.clone()))
-            .collect();
-        for kind in Kind::ALL {
-            for object in self.next.list(kind) {
-                let name = object.name();
-                if object
-                    .labels()
-                    .is_some_and(|labels| selector.selects(labels))
-                    && !named.contains(&(kind, name.clone()))
-                {
-                    self.remove(kind, name);
-                }
-            }
-        }
-    }
-
-    /// Puts these rules in the place of the present ones.
-    fn replace_rules(&mut self, rules: &Objects) {
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_rule()) {
-            for object in self.next.list(kind) {
-                if rules.get(kind, object.name()).is_none() {
-                    self.remove(kind, object.name());
-                }
-            }
-            for object in rules.list(kind) {
-                if self.next.get(kind, object.name()).as_ref() != Some(&object) {
-                    self.put(object);
-                }
-            }
-        }
-    }
+    oddities.iter().filter(is_news).cloned().collect()
 }

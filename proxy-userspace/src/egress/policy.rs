@@ -95,6 +95,7 @@ mod tests {
     fn rule(target: EgressTarget, ports: &[(u16, EgressProtocol)]) -> EgressRule {
         EgressRule {
             name: ObjectName { namespace: "default".into(), name: "r".into() },
+            labels: BTreeMap::new(),
             target,
             ports: ports.iter().map(|(port, protocol)| (Port(*port), *protocol)).collect(),
             source: EgressSource::default(),

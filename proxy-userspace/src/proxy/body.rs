@@ -125,7 +125,13 @@ impl Body for AnswerBody {
         let this = &mut *self;
         let frame = match &mut this.inner {
             Inner::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Inner::Upstream(body, _) => ready!(Pin::new(body).poll_frame(cx)),
+            Inner::Upstream(body, lease) => {
+                let mut poll = |cx: &mut Context<'_>| Pin::new(&mut *body).poll_frame(cx);
+                ready!(match lease {
+                    Some(lease) => lease.poll_body(cx, poll),
+                    None => poll(cx),
+                })
+            }
         };
         match (&frame, &mut this.exchange) {
             (Some(Ok(frame)), Some(exchange)) => {

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::answer::HEAD_TIMEOUT;
+use super::wire::Wire;
 
 /// What the socket and the request handler know of each other. Both live on
 /// one thread; the lock is never contended and only there because hyper wants a
@@ -209,14 +210,14 @@ impl Scan {
 #[derive(Debug)]
 pub struct Client {
     prefix: Bytes,
-    stream: TcpStream,
+    wire: Wire,
     head: Arc<Head>,
 }
 
 impl Client {
     /// `prefix` is what the protocol detection read.
     pub fn new(stream: TcpStream, prefix: Bytes, head: Arc<Head>) -> Self {
-        Self { prefix, stream, head }
+        Self { prefix, wire: Wire(stream), head }
     }
 }
 
@@ -232,11 +233,11 @@ impl AsyncRead for Client {
         }
         if this.head.is_expired() {
             // Best effort: a client that reads nothing either gets only the close.
-            let _unsent = this.stream.try_write(HEAD_TIMEOUT);
+            let _unsent = this.wire.0.try_write(HEAD_TIMEOUT);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
         if polled.is_pending() {
             this.head.wait(cx.waker());
         }
@@ -248,23 +249,23 @@ impl AsyncRead for Client {
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.wire).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }
 

@@ -4,14 +4,14 @@
 //! to another endpoint if nothing of it was sent; and once more to the same one
 //! if it is safe to repeat and the idle connection broke under it.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 
@@ -22,6 +22,7 @@ use super::hops::{self, Upgrade};
 use super::http::Connection;
 use super::pool::Key;
 use super::record::Exchange;
+use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::snapshot::{Endpoint, Pick};
 
@@ -46,13 +47,18 @@ impl Ways<'_> {
 pub struct Lease {
     worker: Rc<Worker>,
     key: Key,
-    sender: SendRequest<RequestBody>,
+    upstream: Upstream,
 }
 
 impl Lease {
     /// The answer is complete: the next request may have the connection.
     pub fn give_back(self) {
-        self.worker.pool.put(self.key, self.sender);
+        self.worker.pool.put(self.key, self.upstream);
+    }
+
+    /// Polls the body of the answer, and what brings it.
+    pub fn poll_body<T>(&mut self, cx: &mut Context<'_>, body: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.upstream.poll_body(cx, body)
     }
 }
 
@@ -85,7 +91,7 @@ impl Connection {
             exchange.tried(addr, endpoint, attempt);
             let key = self.key(addr);
             let idle = match self.captured.worker.pool.take(&key) {
-                Some(sender) => self.over_idle(key, sender, request, exchange).await,
+                Some(upstream) => self.over_idle(key, upstream, request, exchange).await,
                 None => Tried::Back(request, String::new()),
             };
             let tried = match idle {
@@ -115,15 +121,15 @@ impl Connection {
     async fn over_idle(
         &self,
         key: Key,
-        mut sender: SendRequest<RequestBody>,
+        mut upstream: Upstream,
         request: Request<RequestBody>,
         exchange: &mut Exchange,
     ) -> Tried {
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+        if let Err(error) = upstream.ready().await {
             return Tried::Back(request, error.to_string());
         }
         let spare = repeat(&request);
-        match (self.send(key, sender, request, exchange).await, spare) {
+        match (self.send(key, upstream, request, exchange).await, spare) {
             (Tried::Lost((Refusal::UpstreamFailed, why)), Some(spare)) => {
                 exchange.retries += 1;
                 Tried::Back(spare, why)
@@ -138,12 +144,8 @@ impl Connection {
             Ok(stream) => stream,
             Err(error) => return Tried::Back(request, error.to_string()),
         };
-        match http1::handshake(TokioIo::new(stream)).await {
-            Ok((sender, connection)) => {
-                // Its errors reach whoever waits for an answer; idle, they mean nothing.
-                tokio::task::spawn_local(async move { drop(connection.await) });
-                self.send(key, sender, request, exchange).await
-            }
+        match Upstream::begin(stream).await {
+            Ok(upstream) => self.send(key, upstream, request, exchange).await,
             Err(error) => Tried::Back(request, error.to_string()),
         }
     }
@@ -151,14 +153,14 @@ impl Connection {
     async fn send(
         &self,
         key: Key,
-        mut sender: SendRequest<RequestBody>,
+        mut upstream: Upstream,
         request: Request<RequestBody>,
         exchange: &Exchange,
     ) -> Tried {
-        match sender.try_send_request(request).await {
+        match upstream.send(request).await {
             Ok(mut response) => {
                 hops::strip(response.headers_mut());
-                let lease = Lease { worker: Rc::clone(&self.captured.worker), key, sender };
+                let lease = Lease { worker: Rc::clone(&self.captured.worker), key, upstream };
                 Tried::Answered((response, Some(lease)))
             }
             Err(mut error) => match error.take_message() {

@@ -17,6 +17,7 @@ mod pump;
 mod record;
 mod sniff;
 mod upstream;
+mod wire;
 mod worker;
 
 pub use worker::{Command, Shared, Worker, WorkerHandle};

@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::SendRequest;
 use proxy_common::WorkloadId;
 
-use super::body::RequestBody;
+use super::upstream::Upstream;
 
 /// Idle connections kept per source and endpoint.
 const IDLE_MAX: usize = 128;
@@ -32,7 +31,7 @@ pub struct Key {
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    upstream: Upstream,
     since: Instant,
 }
 
@@ -45,32 +44,29 @@ pub struct Pool {
 impl Pool {
     /// The connection that was used last: the one least likely to have been
     /// closed by the endpoint meanwhile.
-    pub fn take(&self, key: &Key) -> Option<SendRequest<RequestBody>> {
+    pub fn take(&self, key: &Key) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(key)?;
-        while let Some(entry) = list.pop() {
-            if !entry.sender.is_closed() {
-                return Some(entry.sender);
+        while let Some(mut entry) = list.pop() {
+            if entry.upstream.is_open() {
+                return Some(entry.upstream);
             }
         }
         None
     }
 
     /// Keeps a connection whose answer is complete.
-    pub fn put(&self, key: Key, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() {
-            return;
-        }
+    pub fn put(&self, key: Key, upstream: Upstream) {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(key).or_default();
         if list.len() < IDLE_MAX {
-            list.push(Idle { sender, since: Instant::now() });
+            list.push(Idle { upstream, since: Instant::now() });
         }
     }
 
     /// Closes what has been idle for too long.
     pub fn expire(&self, now: Instant) {
-        self.retain(|_, idle| now.duration_since(idle.since) < IDLE_TIME && !idle.sender.is_closed());
+        self.retain(|_, idle| now.duration_since(idle.since) < IDLE_TIME && idle.upstream.is_open());
     }
 
     /// Closes idle connections to endpoints that `known` does not know.
@@ -78,9 +74,9 @@ impl Pool {
         self.retain(|key, _| known(key));
     }
 
-    fn retain(&self, keep: impl Fn(&Key, &Idle) -> bool) {
+    fn retain(&self, keep: impl Fn(&Key, &mut Idle) -> bool) {
         self.idle.borrow_mut().retain(|key, list| {
-            list.retain(|idle| keep(key, idle));
+            list.retain_mut(|idle| keep(key, idle));
             !list.is_empty()
         });
     }

@@ -1,13 +1,26 @@
-//! Upstream sockets: opened inside the pod's namespace, from the address that
-//! the client dialled from, so that the endpoint sees the pod.
+//! Upstream connections: opened inside the pod's namespace, from the address
+//! that the client dialled from, so that the endpoint sees the pod.
+//!
+//! An HTTP connection has no task of its own: whoever has a request on it
+//! drives it, so that an answer costs no detour over the scheduler.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::body::RequestBody;
+use super::wire::Wire;
 use crate::node::Pod;
 use crate::socket::Netns;
 
@@ -22,5 +35,85 @@ pub async fn connect(pod: &Pod, home: &Netns, from: IpAddr, to: SocketAddr) -> i
     match stream.take_error()? {
         Some(error) => Err(error),
         None => Ok(stream),
+    }
+}
+
+type Connection = http1::Connection<TokioIo<Wire>, RequestBody>;
+
+/// An HTTP connection to an endpoint.
+pub struct Upstream {
+    sender: SendRequest<RequestBody>,
+    /// Absent once it has ended, or drives itself.
+    connection: Option<Pin<Box<Connection>>>,
+}
+
+impl Upstream {
+    /// Begins HTTP on a connected socket.
+    pub async fn begin(stream: TcpStream) -> hyper::Result<Self> {
+        let (sender, connection) = http1::handshake(TokioIo::new(Wire(stream))).await?;
+        Ok(Self { sender, connection: Some(Box::pin(connection)) })
+    }
+
+    /// Reads and writes what can be read and written. Its errors reach whoever
+    /// waits for an answer; idle, they mean nothing.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection
+            && connection.as_mut().poll(cx).is_ready()
+        {
+            self.connection = None;
+        }
+    }
+
+    /// Whether another request can be sent over it, as far as is known by now.
+    pub fn is_open(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.sender.is_closed()
+    }
+
+    /// Waits until it can take a request.
+    pub async fn ready(&mut self) -> hyper::Result<()> {
+        poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await
+    }
+
+    /// Sends a request and returns the head of its answer.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let uploads = !hyper::body::Body::is_end_stream(request.body());
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let connection = &mut self.connection;
+        let answer = poll_fn(|cx| {
+            if let Some(driven) = connection
+                && driven.as_mut().poll(cx).is_ready()
+            {
+                *connection = None;
+            }
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        // The client may send its body to the end before it reads any answer:
+        // then the upload must not wait for the download.
+        if uploads && let Some(connection) = self.connection.take() {
+            tokio::task::spawn_local(async move { drop(connection.await) });
+        }
+        answer
+    }
+
+    /// Drives the body of an answer along with its connection.
+    pub fn poll_body<T>(&mut self, cx: &mut Context<'_>, mut body: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        // The body must have been asked before the connection hands on any of it.
+        if let Poll::Ready(frame) = body(cx) {
+            return Poll::Ready(frame);
+        }
+        if self.connection.is_none() {
+            return Poll::Pending;
+        }
+        self.drive(cx);
+        body(cx)
     }
 }

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::client::Head;
@@ -122,9 +123,12 @@ impl WorkerHandle {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let snapshot = Arc::clone(&shared.snapshot);
         let names = Arc::clone(&shared.names);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let home = Netns::current()?;
         let thread = std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return tracing::error!(%error, "a worker has no runtime"),
+            };
             let seen = RefCell::new(Rc::new(snapshot.load_full()));
             let worker = Rc::new(Worker {
                 home,
@@ -140,7 +144,7 @@ impl WorkerHandle {
                 busy: Cell::new(0),
                 pods: RefCell::default(),
             });
-            LocalSet::new().block_on(&runtime, run(worker, inbox));
+            runtime.block_on(run(worker, inbox));
         })?;
         Ok(Self { commands, thread: Some(thread) })
     }

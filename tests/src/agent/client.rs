@@ -15,6 +15,7 @@ use super::proto::{
 };
 use crate::binaries::tool_binary;
 use crate::process::Place;
+use crate::sweep::making;
 
 /// A process in a pod, at the test's command. Ends on drop.
 pub struct Agent {
@@ -180,6 +181,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        let _making = making();
         // The end of its input is its end; a blocked one needs more.
         self.pipes
             .get_mut()

@@ -15,6 +15,7 @@ use crate::agent::{Agent, HttpRequest};
 use crate::binaries::weir_binary;
 use crate::node::Node;
 use crate::process::Proc;
+use crate::sweep::making;
 use crate::wait::eventually;
 
 pub use metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct WeirOptions {
     pub args: Vec<String>,
     /// More of its environment.
     pub env: Vec<(String, String)>,
+    /// The daemon's program, if it is not the one that was built for the tests.
+    pub binary: Option<PathBuf>,
 }
 
 /// What a command said.
@@ -87,7 +90,8 @@ impl<'a> Weir<'a> {
     }
 
     fn try_launch(&self) -> Result<Proc> {
-        let mut command = self.node.daemon_place().command(&weir_binary()?)?;
+        let binary = self.options.binary.clone().map_or_else(weir_binary, Ok)?;
+        let mut command = self.node.daemon_place().command(&binary)?;
         command
             .args(["run", "--node", "testbed", "--metrics", METRICS])
             .args(self.paths()?)
@@ -158,6 +162,11 @@ impl<'a> Weir<'a> {
                 .is_none_or(|extension| extension != "debug")
         };
         Ok(paths.into_iter().filter(own).collect())
+    }
+
+    /// The daemon's process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Proc::id)
     }
 
     /// The directory of the daemon's configuration.
@@ -282,6 +291,8 @@ impl Drop for Weir<'_> {
         let Err(error) = self.end() else {
             return;
         };
+        // What the sweeper took away is no failure; then this waits for the end.
+        drop(making());
         // A test that fails already says more than this would.
         if std::thread::panicking() {
             eprintln!("testbed: {error:#}\n{}", self.log());

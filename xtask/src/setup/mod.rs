@@ -41,6 +41,8 @@ pub(crate) enum Need {
     Demo,
     /// The same, and run the checks.
     Test,
+    /// As for the demo, and run those that weir is measured against.
+    Bench,
 }
 
 /// A command that a Debian package brings.
@@ -140,6 +142,7 @@ impl Setup {
         match need {
             Need::Build | Need::Demo => {}
             Need::Test => self.bring_tool(&CARGO_DENY),
+            Need::Bench => self.bring_packages(FOR_BENCH),
         }
     }
 

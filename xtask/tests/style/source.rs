@@ -39,6 +39,11 @@ impl Source {
             .is_some_and(|ending| ending == "rs")
     }
 
+    /// Whether it holds the tests of the module beside it, and no more.
+    pub(crate) fn is_unit_test(&self) -> bool {
+        self.path.ends_with("/tests.rs") || self.path.ends_with("_tests.rs")
+    }
+
     /// The file's functions and modules.
     pub(crate) fn outline(&self) -> Outline {
         let file = syn::parse_file(&self.text)

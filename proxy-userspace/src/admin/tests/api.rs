@@ -13,7 +13,7 @@ async fn objects_are_listed_by_kind_namespace_and_label() {
             .collect()
     };
     let list = daemon.get("/v1/workload").await.json(StatusCode::OK);
-    assert_eq!(list["kind"], "WorkloadList");
+    assert_eq!(list["kind"], "List");
     assert_eq!(list["metadata"], json!({ "generation": 1, "revision": 1 }));
     assert_eq!(names(&list), ["b1", "b2"]);
     let list = daemon

@@ -2,6 +2,7 @@
 
 mod api;
 mod bounds;
+mod object;
 mod writes;
 
 use std::path::PathBuf;
@@ -19,12 +20,13 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::control::testing::{EGRESS, Recorder, SHOP, start};
+use crate::telemetry::Tap;
 
 /// What a test sees of the traffic.
 struct Seen(broadcast::Sender<Arc<str>>);
 
 impl Observations for Seen {
-    fn tap(&self) -> crate::telemetry::Tap {
+    fn tap(&self) -> Tap {
         self.0.subscribe().into()
     }
 
@@ -172,4 +174,21 @@ async fn request(
         .send_request(request.body(body).unwrap())
         .await
         .unwrap()
+}
+
+/// A daemon with the shop in force.
+async fn shop() -> Daemon {
+    let daemon = Daemon::start().await;
+    daemon.post("/v1/apply", SHOP).await.json(StatusCode::OK);
+    daemon
+}
+
+/// Name and change of each object of a receipt.
+fn changes(receipt: &Value) -> Vec<(&str, &str)> {
+    fn pair(object: &Value) -> (&str, &str) {
+        let text = |key| object[key].as_str().unwrap();
+        (text("name"), text("change"))
+    }
+    let objects = receipt["objects"].as_array().unwrap();
+    objects.iter().map(pair).collect()
 }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use proxy_common::Port;
 
-use super::metadata::{label, labels};
+use super::metadata::{Metadata, label, labels};
 use super::service::port_number;
 use super::{At, LATER, Read, Wrong};
 use crate::config::name::{address, host, network};
-use crate::config::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget, ObjectName};
+use crate::config::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget};
 
 /// Ports of one rule.
 const PORTS_MAX: usize = 256;
@@ -16,7 +16,8 @@ const PORTS_MAX: usize = 256;
 const TARGET: &str = "a host name, `*.` and a domain, an IPv4 address, or a CIDR";
 const PROTOCOL: &str = "one of `http`, `https`, `tls`, `tcp`";
 
-pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Read<EgressRule> {
+pub(super) fn egress_rule(at: &At<'_>, metadata: Metadata) -> Read<EgressRule> {
+    let Metadata { name, labels, .. } = metadata;
     let mut fields = at.fields()?;
     let target = fields.required("destination", "a map with `service`", destination);
     let ports = fields.required("ports", "a list of port and protocol", |at| {
@@ -33,6 +34,7 @@ pub(super) fn egress_rule(at: &At<'_>, name: ObjectName) -> Read<EgressRule> {
     proxied?;
     Ok(EgressRule {
         name,
+        labels,
         target: target?,
         ports: ports?,
         source: source?.unwrap_or_default(),

@@ -125,8 +125,7 @@ fn ours(at: &At<'_>, kind: Kind) -> Read<Found> {
     fields.find("kind");
     let scope = match kind {
         Kind::Service => Scope::Label,
-        Kind::Workload => Scope::Labelled,
-        Kind::RouteRule | Kind::EgressRule => Scope::Rule,
+        Kind::Workload | Kind::RouteRule | Kind::EgressRule => Scope::Subdomain,
         Kind::MeshConfig => Scope::Node,
     };
     let metadata = fields.required("metadata", "a map with at least a name", |at| {
@@ -143,13 +142,13 @@ fn ours(at: &At<'_>, kind: Kind) -> Read<Found> {
         Kind::Workload => workload::workload(at, metadata)
             .map(Arc::new)
             .map(Object::Workload),
-        Kind::RouteRule => route::route_rule(at, metadata.name)
+        Kind::RouteRule => route::route_rule(at, metadata)
             .map(Arc::new)
             .map(Object::RouteRule),
-        Kind::EgressRule => egress::egress_rule(at, metadata.name)
+        Kind::EgressRule => egress::egress_rule(at, metadata)
             .map(Arc::new)
             .map(Object::EgressRule),
-        Kind::MeshConfig => mesh::mesh_config(at, metadata.name)
+        Kind::MeshConfig => mesh::mesh_config(at, metadata)
             .map(Arc::new)
             .map(Object::MeshConfig),
     });

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use proxy_common::{EgressDefault, OnProxyDown};
 
+use super::metadata::Metadata;
 use super::{At, LATER, Read};
 use crate::config::name::duration;
-use crate::config::object::{MeshConfig, ObjectName};
+use crate::config::object::MeshConfig;
 
 /// What `headerTimeout` may be: less would refuse honest clients, more would
 /// let a slow one hold its place for good.
@@ -21,7 +22,8 @@ const EGRESS: &[(&str, EgressDefault)] = &[
 const ON_PROXY_DOWN: &[(&str, OnProxyDown)] =
     &[("closed", OnProxyDown::Closed), ("open", OnProxyDown::Open)];
 
-pub(super) fn mesh_config(at: &At<'_>, name: ObjectName) -> Read<MeshConfig> {
+pub(super) fn mesh_config(at: &At<'_>, metadata: Metadata) -> Read<MeshConfig> {
+    let Metadata { name, labels, .. } = metadata;
     let mut fields = at.fields()?;
     let egress = fields.optional("egress", |at| at.word(EGRESS));
     let on_proxy_down = fields.optional("onProxyDown", |at| at.word(ON_PROXY_DOWN));
@@ -31,6 +33,7 @@ pub(super) fn mesh_config(at: &At<'_>, name: ObjectName) -> Read<MeshConfig> {
     fields.finish();
     Ok(MeshConfig {
         name,
+        labels,
         egress: egress?,
         on_proxy_down: on_proxy_down?,
         access_log: access_log?,

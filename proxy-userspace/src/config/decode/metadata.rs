@@ -28,13 +28,11 @@ const SERVER_SIDE: &[&str] = &[
 /// What the metadata of a kind may say.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Labels, and a name that is one DNS label: a `Service`.
+    /// A name that is one DNS label: a `Service`.
     Label,
-    /// Labels: a `Workload`.
-    Labelled,
-    /// No labels: a rule is found by its name alone.
-    Rule,
-    /// No labels and no namespace: a `MeshConfig` is named after one.
+    /// A name of DNS labels: a `Workload` or a rule.
+    Subdomain,
+    /// As `Label`, and no namespace: a `MeshConfig` is named after one.
     Node,
 }
 
@@ -59,7 +57,7 @@ pub(super) fn metadata(at: &At<'_>, scope: Scope) -> Read<Metadata> {
     let mut fields = at.fields()?;
     let name = match scope {
         Scope::Label | Scope::Node => fields.required("name", LABEL, label),
-        Scope::Labelled | Scope::Rule => fields.required("name", SUBDOMAIN, |at| {
+        Scope::Subdomain => fields.required("name", SUBDOMAIN, |at| {
             at.text(SUBDOMAIN, |text| is_subdomain(text).then_some(text))
         }),
     };
@@ -70,13 +68,7 @@ pub(super) fn metadata(at: &At<'_>, scope: Scope) -> Read<Metadata> {
         ),
         _ => label(at),
     });
-    let labels = fields.optional("labels", |at| match scope {
-        Scope::Label | Scope::Labelled => labels(at),
-        Scope::Rule | Scope::Node => {
-            at.warn("labels of a rule have no meaning to weir, left out");
-            Ok(Labels::new())
-        }
-    });
+    let labels = fields.optional("labels", labels);
     let version = fields.optional("resourceVersion", |at| {
         at.text(
             "a decimal number in quotes, as `weir get` shows it",

@@ -1,6 +1,6 @@
 //! `RouteRule`.
 
-use super::metadata::{label, labels};
+use super::metadata::{Metadata, label, labels};
 use super::{At, LATER, Read, Wrong, all};
 use crate::config::name::header_name;
 use crate::config::object::{ObjectName, RequestField, Route, RouteRule, SourceMatch, StringMatch};
@@ -28,7 +28,8 @@ pub(super) const REFUSED: &[&str] = &[
     "websocketUpgrade",
 ];
 
-pub(super) fn route_rule(at: &At<'_>, name: ObjectName) -> Read<RouteRule> {
+pub(super) fn route_rule(at: &At<'_>, metadata: Metadata) -> Read<RouteRule> {
+    let Metadata { name, labels, .. } = metadata;
     let mut fields = at.fields()?;
     let own = name.namespace.as_str();
     let target = fields.required("destination", "a map with the name of a Service", |at| {
@@ -49,6 +50,7 @@ pub(super) fn route_rule(at: &At<'_>, name: ObjectName) -> Read<RouteRule> {
     let (destination, precedence, routes) = (target?, precedence?.unwrap_or(0), routes?);
     Ok(RouteRule {
         name,
+        labels,
         destination,
         precedence,
         source,

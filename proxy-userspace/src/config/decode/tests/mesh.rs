@@ -7,13 +7,15 @@ use proxy_common::{EgressDefault, OnProxyDown};
 use super::{Kind, Object, accepted, parse_text, refuses, warns};
 
 #[test]
-fn labels_of_a_rule_are_left_out_with_a_warning() {
+fn labels_of_a_rule_are_kept_for_selectors() {
     let text = "{apiVersion: weir.dev/v1, kind: MeshConfig, metadata: {name: default, labels: {a: b}}, spec: {}}";
-    let warnings = parse_text(text).unwrap().warnings;
-    assert_eq!(
-        warnings[0].to_string(),
-        "f: document 1: metadata.labels: labels of a rule have no meaning to weir, left out"
-    );
+    let parsed = parse_text(text).unwrap();
+    assert_eq!(parsed.warnings, []);
+    assert_eq!(parsed.objects[0].labels()["a"], "b");
+}
+
+#[test]
+fn fields_of_a_service_that_weir_does_not_use_are_left_out_with_a_warning() {
     warns(
         Kind::Service,
         r"

@@ -1,0 +1,4 @@
+//! The command line: how it is understood, and what it says of a daemon.
+
+mod asked;
+mod parsing;

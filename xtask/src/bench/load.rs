@@ -1,0 +1,103 @@
+//! The loads: what is sent through every row.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::meter::Cpu;
+use super::peer::{BULK_PORT, ECHO_PORT};
+use super::result::Measured;
+use super::row::Row;
+use super::wrk;
+use crate::process;
+
+/// How much longer than its time a load may take before it is ended.
+const SLACK: Duration = Duration::from_secs(40);
+
+/// One load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Load {
+    /// HTTP/1.1 on one keep-alive connection.
+    Http1,
+    /// HTTP/1.1 on 64 keep-alive connections.
+    Http64,
+    /// 128 bytes there and back on one TCP connection.
+    Exchange,
+    /// A TCP connection for each 128 bytes there and back.
+    Connect,
+    /// Bytes from the client, as many as go through.
+    Send,
+    /// Bytes to the client, as many as come through.
+    Receive,
+}
+
+impl Load {
+    /// Every load, in the order in which they run.
+    pub(super) const ALL: [Self; 6] = [
+        Self::Http1,
+        Self::Http64,
+        Self::Exchange,
+        Self::Connect,
+        Self::Send,
+        Self::Receive,
+    ];
+
+    /// Its heading; says what one operation is.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1 keep-alive, 1 connection (operation: a request)",
+            Self::Http64 => "HTTP/1.1 keep-alive, 64 connections (operation: a request)",
+            Self::Exchange => "TCP request/response, 128 B (operation: there and back)",
+            Self::Connect => "TCP connect + request + close (operation: all three)",
+            Self::Send => "TCP bulk, sent by the pod (operation: a MiB)",
+            Self::Receive => "TCP bulk, received by the pod (operation: a MiB)",
+        }
+    }
+
+    /// Its name in JSON.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http64 => "http64",
+            Self::Exchange => "tcpExchange",
+            Self::Connect => "tcpConnect",
+            Self::Send => "tcpSend",
+            Self::Receive => "tcpReceive",
+        }
+    }
+
+    /// Whether it is measured in Gbit/s instead of operations.
+    pub(super) const fn is_bulk(self) -> bool {
+        matches!(self, Self::Send | Self::Receive)
+    }
+
+    /// Runs it on a row, and says what it cost.
+    pub(super) fn run(self, row: &Row<'_>, time: Duration) -> Result<(Measured, Cpu)> {
+        let peer = |what: &str, port: u16| {
+            let to: SocketAddr = row.destination(port);
+            row.peer(&[what, &to.to_string(), &time.as_secs().to_string()])
+        };
+        let mut command = match self {
+            Self::Http1 | Self::Http64 => {
+                let connections = if self == Self::Http1 { 1 } else { 64 };
+                let mut command = row.command(Path::new("wrk"))?;
+                command.args(wrk::args(&row.url(), connections, time));
+                command
+            }
+            Self::Exchange => peer("exchange", ECHO_PORT)?,
+            Self::Connect => peer("connect", ECHO_PORT)?,
+            Self::Send => peer("send", BULK_PORT)?,
+            Self::Receive => peer("receive", BULK_PORT)?,
+        };
+        let before = Cpu::now(row.proxy())?;
+        let said = process::capture(&mut command, time + SLACK)?;
+        let used = Cpu::now(row.proxy())?.since(before);
+        let measured = match self {
+            Self::Http1 | Self::Http64 => wrk::parse(&said)?,
+            _ => serde_json::from_str(&said).context("the peer says something else")?,
+        };
+        Ok((measured, used))
+    }
+}

@@ -1,0 +1,196 @@
+//! `cargo xtask bench`: what weir costs, beside no mesh and beside iptables
+//! with other proxies. It measures and is no test.
+//!
+//! Owns the order: every row stands from the start, each round runs every load
+//! on every row in turn, so that whatever the machine does besides hits all of
+//! them. Only ratios within one run mean anything.
+
+mod haproxy;
+mod load;
+mod machine;
+mod memory;
+mod meter;
+mod peer;
+mod report;
+mod result;
+mod row;
+mod target;
+mod wrk;
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use clap::ValueEnum;
+use testbed::Node;
+
+use load::Load;
+use memory::Memory;
+use report::Report;
+use result::Results;
+use row::{Kind, Plan, Row};
+
+use crate::setup::{self, Need};
+use crate::{process, workspace};
+
+pub(crate) use peer::{Peer, run as run_peer};
+
+const BUILD_LIMIT: Duration = Duration::from_mins(30);
+/// Below `target`: weir with the feature that release builds lack.
+const REDIRECT_DIR: &str = "target/redirect";
+
+/// What `cargo xtask bench` can be told.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How often everything is measured; medians are shown.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long each load runs on each row in each round.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// One round of one second: to see that it works.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
+    quick: bool,
+    /// Only these rows; all if absent.
+    #[arg(long, value_enum, value_name = "ROW", value_delimiter = ',')]
+    rows: Vec<Kind>,
+    /// Where the results go as JSON.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/bench.json")]
+    json: PathBuf,
+}
+
+impl Args {
+    fn rounds(&self) -> (u32, u64) {
+        if self.quick {
+            (1, 1)
+        } else {
+            (self.rounds, self.seconds)
+        }
+    }
+
+    fn rows(&self) -> Vec<Kind> {
+        let all = Kind::value_variants().iter().copied();
+        all.filter(|kind| self.rows.is_empty() || self.rows.contains(kind))
+            .collect()
+    }
+}
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    // The loads' own ends must not be slower than need be.
+    if cfg!(debug_assertions) {
+        return build_and_become_release(args);
+    }
+    let plan = Plan {
+        threads: std::thread::available_parallelism()?.get(),
+        redirect_binary: workspace::root().join(REDIRECT_DIR).join("release/weir"),
+    };
+    let kinds = args.rows();
+    let load = machine::load();
+    let memory = measure_memory(&kinds, &plan)?;
+    let results = measure_loads(args, &kinds, &plan)?;
+    let of_weir = memory.iter().find(|(kind, _)| *kind == Kind::Weir);
+    let report = Report {
+        machine: machine::describe(&testbed::weir_binary()?, load),
+        rounds: args.rounds(),
+        targets: target::all(&results, of_weir.map(|(_, memory)| *memory)),
+        rows: kinds,
+        results,
+        memory,
+    };
+    println!("\n{}", report.text());
+    write(&args.json, &report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds everything as it is released, then goes on as the release build of
+/// this program. Returns only if that fails.
+fn build_and_become_release(args: &Args) -> Result<ExitCode> {
+    setup::require_root("the bench")?;
+    setup::ensure(Need::Bench)?;
+    println!("building in release …");
+    // One by one, as they are built elsewhere: built together, their
+    // dependencies would get each other's features.
+    for (package, more) in [
+        ("proxy-userspace", &[][..]),
+        ("weir-tests", &["--bin", "testbed-tool"]),
+        ("xtask", &[]),
+    ] {
+        build_release(package, more)?;
+    }
+    if args.rows().contains(&Kind::Redirect) {
+        let more = ["--features", "redirect", "--target-dir", REDIRECT_DIR];
+        build_release("proxy-userspace", &more)?;
+    }
+    let release = workspace::root().join("target/release");
+    let program = release.join("xtask");
+    let mut become_release = Command::new(&program);
+    become_release.args(std::env::args_os().skip(1));
+    // The testbed would build its own, again for each change of a file.
+    become_release.env("WEIR_BIN", release.join("weir"));
+    let error = become_release.exec();
+    Err(Error::new(error).context(format!("{} does not start", program.display())))
+}
+
+fn build_release(package: &str, more: &[&str]) -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--locked", "--release", "--package", package]);
+    process::run(cargo.args(more), BUILD_LIMIT)
+}
+
+fn measure_memory(kinds: &[Kind], plan: &Plan) -> Result<Vec<(Kind, Memory)>> {
+    let asked = [Kind::Haproxy, Kind::Weir]
+        .into_iter()
+        .filter(|kind| kinds.contains(kind));
+    asked
+        .map(|kind| {
+            println!("memory, {} …", kind.title());
+            let memory = memory::measure(kind, plan);
+            Ok((
+                kind,
+                memory.with_context(|| format!("memory, {}", kind.title()))?,
+            ))
+        })
+        .collect()
+}
+
+fn measure_loads(args: &Args, kinds: &[Kind], plan: &Plan) -> Result<Results> {
+    let (rounds, seconds) = args.rounds();
+    let nodes = kinds
+        .iter()
+        .map(|_| Node::new())
+        .collect::<Result<Vec<_>>>()?;
+    let mut rows = Vec::new();
+    for (kind, node) in kinds.iter().zip(&nodes) {
+        println!("setting up, {} …", kind.title());
+        rows.push((*kind, Row::new(node, *kind, plan)?));
+    }
+    let mut results = Results::default();
+    for round in 1..=rounds {
+        for load in Load::ALL {
+            println!("round {round} of {rounds}, {} …", load.key());
+            for (kind, row) in &rows {
+                let (measured, cpu) = load
+                    .run(row, Duration::from_secs(seconds))
+                    .with_context(|| format!("{}, {}\n{}", load.key(), kind.title(), row.log()))?;
+                results.add(load, *kind, measured, cpu);
+            }
+        }
+    }
+    Ok(results)
+}
+
+fn write(file: &Path, report: &Report) -> Result<()> {
+    let file = workspace::root().join(file);
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    }
+    let text = serde_json::to_string_pretty(&report.json())?;
+    fs::write(&file, text + "\n")
+        .with_context(|| format!("{} cannot be written", file.display()))?;
+    println!("written to {}", file.display());
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The server: one thread, as nginx with one worker would be.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::{BULK_PORT, CHUNK, ECHO_PORT, HTTP_PORT, MESSAGE, SERVER_SENDS};
+
+/// Connections at one time and port; the loads open far fewer.
+const CONNECTIONS_MAX: usize = 16_384;
+
+/// Serves until the process is ended.
+pub(super) fn run() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    runtime.block_on(async {
+        let http = serve(HTTP_PORT, http);
+        let echo = serve(ECHO_PORT, echo);
+        let bulk = serve(BULK_PORT, bulk);
+        tokio::try_join!(http, echo, bulk).map(drop)
+    })
+}
+
+/// Accepts on `port` and runs `handle` for each connection. What becomes of a
+/// connection is the client's to judge.
+async fn serve<F, R>(port: u16, handle: F) -> Result<Infallible>
+where
+    F: Fn(TcpStream) -> R,
+    R: Future<Output = Result<()>> + Send + 'static,
+{
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        while connections.try_join_next().is_some() {}
+        if connections.len() < CONNECTIONS_MAX {
+            connections.spawn(handle(stream));
+        }
+    }
+}
+
+async fn http(stream: TcpStream) -> Result<()> {
+    let answer = service_fn(|_: Request<hyper::body::Incoming>| async {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ok"))))
+    });
+    http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), answer)
+        .await?;
+    Ok(())
+}
+
+async fn echo(mut stream: TcpStream) -> Result<()> {
+    let mut message = [0; MESSAGE];
+    loop {
+        stream.read_exact(&mut message).await?;
+        stream.write_all(&message).await?;
+    }
+}
+
+/// Sends until the client is gone; or takes until it has ended, and says how much.
+async fn bulk(mut stream: TcpStream) -> Result<()> {
+    let mut chunk = vec![7; CHUNK];
+    if stream.read_u8().await? == SERVER_SENDS {
+        loop {
+            stream.write_all(&chunk).await?;
+        }
+    }
+    let mut taken: u64 = 0;
+    loop {
+        match stream.read(&mut chunk).await? {
+            0 => break,
+            count => taken += count as u64,
+        }
+    }
+    stream.write_u64(taken).await?;
+    Ok(())
+}

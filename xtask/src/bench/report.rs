@@ -1,0 +1,300 @@
+//! The report: Markdown tables for people, JSON for programs.
+//!
+//! Owns rounding. Must never leave out a target that was missed.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::load::Load;
+use super::memory::Memory;
+use super::result::{Quantity, Results};
+use super::row::Kind;
+use super::target::{Bound, Target};
+
+const MIB: f64 = 1_048_576.0;
+const KIB: f64 = 1024.0;
+
+/// Everything that a report is made from.
+pub(super) struct Report {
+    /// What it was measured on.
+    pub(super) machine: Vec<(&'static str, String)>,
+    /// Rounds, and seconds of each load in each.
+    pub(super) rounds: (u32, u64),
+    /// The rows that were measured.
+    pub(super) rows: Vec<Kind>,
+    /// The loads.
+    pub(super) results: Results,
+    /// Of the proxies that were asked for.
+    pub(super) memory: Vec<(Kind, Memory)>,
+    /// What weir is held to.
+    pub(super) targets: Vec<Target>,
+}
+
+impl Report {
+    /// For people; every table is Markdown.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.machine {
+            push(&mut text, format_args!("{name}: {value}\n"));
+        }
+        let (rounds, seconds) = self.rounds;
+        push(
+            &mut text,
+            format_args!("medians of {rounds} rounds, {seconds} s each load\n"),
+        );
+        for load in Load::ALL {
+            push(
+                &mut text,
+                format_args!("\n### {}\n\n{}", load.title(), self.table(load)),
+            );
+        }
+        if !self.memory.is_empty() {
+            let rows = self.memory.iter().map(|(kind, memory)| {
+                let idle = memory.idle / MIB;
+                let connection = memory.per_connection / KIB;
+                vec![
+                    kind.title().into(),
+                    format!("{idle:.1}"),
+                    format!("{connection:.1}"),
+                ]
+            });
+            let head = ["", "idle MiB", "per idle connection KiB"];
+            push(
+                &mut text,
+                format_args!("\n### Memory\n\n{}", markdown(&head, rows)),
+            );
+        }
+        let rows = self.targets.iter().map(|target| {
+            let met = target
+                .is_met()
+                .map_or("not measured", |met| if met { "met" } else { "MISSED" });
+            let bound = match target.bound {
+                Bound::AtMost(bound) => format!("≤ {bound}"),
+                Bound::AtLeast(bound) => format!("≥ {bound}"),
+            };
+            vec![target.what.into(), bound, cell(target.measured), met.into()]
+        });
+        let head = ["target", "to reach", "measured", ""];
+        push(
+            &mut text,
+            format_args!("\n### Targets\n\n{}", markdown(&head, rows)),
+        );
+        push(
+            &mut text,
+            format_args!("\n### For the README\n\n{}", self.readme()),
+        );
+        text
+    }
+
+    fn table(&self, load: Load) -> String {
+        use Quantity::{Gbits, NodeCpu, P50, P99, ProxyCpu, Rate};
+        let quantities: &[Quantity] = if load.is_bulk() {
+            &[Gbits, ProxyCpu, NodeCpu]
+        } else {
+            &[Rate, P50, P99, ProxyCpu, NodeCpu]
+        };
+        let mut head = vec![""];
+        head.extend(quantities.iter().map(|quantity| quantity.title()));
+        let rows = self.rows.iter().map(|kind| {
+            let values = quantities.iter();
+            let values = values.map(|quantity| cell(self.results.median(load, *kind, *quantity)));
+            std::iter::once(kind.title().to_owned())
+                .chain(values)
+                .collect()
+        });
+        markdown(&head, rows)
+    }
+
+    /// The table that the README shows: rows and columns the other way round.
+    fn readme(&self) -> String {
+        let kinds = [Kind::NoMesh, Kind::Haproxy, Kind::Redirect, Kind::Weir];
+        let mut head = vec![""];
+        head.extend(kinds.iter().map(|kind| kind.title()));
+        let line = |title: &str, value: &dyn Fn(Kind) -> String| -> Vec<String> {
+            std::iter::once(title.to_owned())
+                .chain(kinds.map(value))
+                .collect()
+        };
+        let one = |load, quantity| move |kind| cell(self.results.median(load, kind, quantity));
+        let two = |(load, quantity), (other, another)| {
+            move |kind| {
+                format!(
+                    "{} / {}",
+                    one(load, quantity)(kind),
+                    one(other, another)(kind)
+                )
+            }
+        };
+        let memory = |kind| {
+            let found = self.memory.iter().find(|(of, _)| *of == kind);
+            found.map_or("–".to_owned(), |(_, memory)| {
+                let (idle, connection) = (memory.idle / MIB, memory.per_connection / KIB);
+                format!("{idle:.1} MiB / {connection:.1} KiB")
+            })
+        };
+        let rows = [
+            line(
+                "HTTP/1.1, 64 connections: requests/s",
+                &one(Load::Http64, Quantity::Rate),
+            ),
+            line(
+                "HTTP/1.1, 64 connections: p50 / p99 µs",
+                &two((Load::Http64, Quantity::P50), (Load::Http64, Quantity::P99)),
+            ),
+            line(
+                "HTTP/1.1, 64 connections: proxy CPU µs/request",
+                &one(Load::Http64, Quantity::ProxyCpu),
+            ),
+            line(
+                "HTTP/1.1, 1 connection: p50 µs",
+                &one(Load::Http1, Quantity::P50),
+            ),
+            line(
+                "TCP request/response: p50 µs",
+                &one(Load::Exchange, Quantity::P50),
+            ),
+            line(
+                "TCP connect + request + close: CPU µs/operation",
+                &one(Load::Connect, Quantity::NodeCpu),
+            ),
+            line(
+                "TCP bulk: Gbit/s, sent / received",
+                &two(
+                    (Load::Send, Quantity::Gbits),
+                    (Load::Receive, Quantity::Gbits),
+                ),
+            ),
+            line("Memory, idle / per idle connection", &memory),
+        ];
+        markdown(&head, rows.into_iter())
+    }
+
+    /// For programs: medians, and the value of every round.
+    pub(super) fn json(&self) -> Value {
+        let (rounds, seconds) = self.rounds;
+        let machine: Map<String, Value> = self
+            .machine
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect();
+        let loads: Map<String, Value> = Load::ALL
+            .iter()
+            .map(|load| (load.key().to_owned(), self.load_json(*load)))
+            .collect();
+        let memory: Map<String, Value> = self
+            .memory
+            .iter()
+            .map(|(kind, memory)| {
+                let value = json!({
+                    "idleBytes": memory.idle,
+                    "bytesPerIdleConnection": memory.per_connection,
+                });
+                (kind.key().to_owned(), value)
+            })
+            .collect();
+        let targets = self.targets.iter().map(|target| {
+            let (relation, bound) = match target.bound {
+                Bound::AtMost(bound) => ("atMost", bound),
+                Bound::AtLeast(bound) => ("atLeast", bound),
+            };
+            json!({
+                "target": target.what,
+                relation: bound,
+                "measured": target.measured,
+                "met": target.is_met(),
+            })
+        });
+        json!({
+            "machine": machine,
+            "rounds": rounds,
+            "secondsPerLoad": seconds,
+            "loads": loads,
+            "memory": memory,
+            "targets": targets.collect::<Vec<_>>(),
+        })
+    }
+
+    fn load_json(&self, load: Load) -> Value {
+        use Quantity::{Gbits, NodeCpu, P50, P99, ProxyCpu, Rate};
+        let mut rows = Map::new();
+        for kind in &self.rows {
+            let mut row = Map::new();
+            for quantity in [Rate, P50, P99, ProxyCpu, NodeCpu, Gbits] {
+                if let Some(median) = self.results.median(load, *kind, quantity) {
+                    let rounds = self.results.rounds(load, *kind, quantity);
+                    let value = json!({ "median": median, "rounds": rounds });
+                    row.insert(quantity.key().to_owned(), value);
+                }
+            }
+            rows.insert(kind.key().to_owned(), Value::Object(row));
+        }
+        Value::Object(rows)
+    }
+}
+
+/// Three significant digits, more only where the number has them before the point.
+fn cell(value: Option<f64>) -> String {
+    match value {
+        None => "–".to_owned(),
+        Some(value) if value >= 100.0 => format!("{value:.0}"),
+        Some(value) if value >= 10.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.2}"),
+    }
+}
+
+/// A Markdown table whose columns line up.
+fn markdown(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let head: Vec<String> = head.iter().map(|title| (*title).to_owned()).collect();
+    let mut lines = vec![head];
+    lines.extend(rows);
+    let columns = lines[0].len();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0).max(3))
+        .collect();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (cell, width) in line.iter().zip(&widths) {
+            push(&mut text, format_args!("| {cell:<width$} "));
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for width in &widths {
+                push(&mut text, format_args!("| {:-<width$} ", ""));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("a String takes everything");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_rounded_by_size() {
+        let cells = [None, Some(0.123), Some(12.34), Some(12_345.6)].map(cell);
+        assert_eq!(cells, ["–", "0.12", "12.3", "12346"]);
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let rows = [
+            vec!["a".into(), "µµµµ".into()],
+            vec!["bbbb".into(), "1".into()],
+        ];
+        let expected = "\
+|      | x    |
+| ---- | ---- |
+| a    | µµµµ |
+| bbbb | 1    |
+";
+        assert_eq!(markdown(&["", "x"], rows.into_iter()), expected);
+    }
+}

@@ -1,0 +1,272 @@
+//! The rows: a node of its own each, with a client pod, a server pod, and
+//! whatever stands between the two.
+//!
+//! All rows stand at the same time and idle while another one is measured.
+//! Must never let one row see another.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use testbed::{Node, Pod, Proc, Weir, WeirOptions};
+
+use super::haproxy;
+use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT};
+use crate::process;
+
+/// The service's virtual address: only a proxy knows it.
+pub(super) const VIRTUAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
+/// The service's HTTP port; the others are the same on both sides.
+pub(super) const SERVICE_HTTP_PORT: u16 = 80;
+/// Where weir listens in the pod for what iptables redirects.
+const REDIRECT_PORT: u16 = 15_001;
+const READY_LIMIT: Duration = Duration::from_secs(15);
+const TRY_LIMIT: Duration = Duration::from_secs(12);
+
+/// What stands between client and server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Kind {
+    /// Nothing.
+    NoMesh,
+    /// An iptables REDIRECT into HAProxy.
+    Haproxy,
+    /// An iptables REDIRECT into weir's proxy.
+    Redirect,
+    /// weir.
+    Weir,
+    /// weir with its access log on.
+    WeirLogged,
+}
+
+impl Kind {
+    /// Its name in a table.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::NoMesh => "no mesh",
+            Self::Haproxy => "iptables → HAProxy",
+            Self::Redirect => "iptables → weir",
+            Self::Weir => "weir",
+            Self::WeirLogged => "weir, access log on",
+        }
+    }
+
+    /// Its name in JSON.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::NoMesh => "noMesh",
+            Self::Haproxy => "iptablesHaproxy",
+            Self::Redirect => "iptablesWeir",
+            Self::Weir => "weir",
+            Self::WeirLogged => "weirAccessLog",
+        }
+    }
+
+    /// Whether there is a proxy.
+    pub(super) const fn has_proxy(self) -> bool {
+        !matches!(self, Self::NoMesh)
+    }
+}
+
+/// What every row is made with.
+pub(super) struct Plan {
+    /// Threads of each proxy.
+    pub(super) threads: usize,
+    /// weir, built with the feature that accepts redirected connections.
+    pub(super) redirect_binary: PathBuf,
+}
+
+/// A row, ready for any load. Everything goes on drop.
+pub(super) struct Row<'a> {
+    // In the order in which they have to go.
+    between: Between<'a>,
+    _server: Proc,
+    client: Pod,
+    server: Pod,
+    cgroup: PathBuf,
+}
+
+enum Between<'a> {
+    Nothing,
+    Haproxy(Proc),
+    Weir(Box<Weir<'a>>),
+}
+
+impl<'a> Row<'a> {
+    /// Sets a row up on a node of its own, and waits until it carries traffic.
+    pub(super) fn new(node: &'a Node, kind: Kind, plan: &Plan) -> Result<Self> {
+        let client = node.pod("client")?;
+        let server = node.pod("server")?;
+        for pod in [&client, &server] {
+            // A connection for each request takes many ports, again and again.
+            pod.netns()
+                .sysctl("ipv4/ip_local_port_range", "10240 65000")?;
+            pod.netns().sysctl("ipv4/tcp_tw_reuse", "1")?;
+        }
+        let own = own_program()?;
+        let process = server.spawn(&own, &["bench-peer", "serve"])?;
+        let mut cgroup = client.cgroup().to_path_buf();
+        let between = match kind {
+            Kind::NoMesh => Between::Nothing,
+            Kind::Haproxy => Between::Haproxy(haproxy::start(
+                &client,
+                server.ip(),
+                plan.threads,
+                node.dir(),
+            )?),
+            Kind::Weir | Kind::WeirLogged => {
+                let weir = start_weir(node, kind, plan, WeirOptions::default())?;
+                configure(&weir, &client, &server, kind);
+                Between::Weir(Box::new(weir))
+            }
+            Kind::Redirect => {
+                // Not below the pods' cgroup: the redirect alone shall capture.
+                cgroup = node.root_cgroup().join("redirected");
+                fs::create_dir(&cgroup).context("cannot make a cgroup")?;
+                let options = WeirOptions {
+                    args: vec!["--redirect-listener".into(), REDIRECT_PORT.to_string()],
+                    binary: Some(plan.redirect_binary.clone()),
+                    ..WeirOptions::default()
+                };
+                let weir = start_weir(node, kind, plan, options)?;
+                configure(&weir, &client, &server, kind);
+                haproxy::redirect(client.netns(), None, REDIRECT_PORT)?;
+                Between::Weir(Box::new(weir))
+            }
+        };
+        let row = Self {
+            between,
+            _server: process,
+            client,
+            server,
+            cgroup,
+        };
+        row.await_traffic()
+            .with_context(|| format!("the row `{}` carries no traffic", kind.title()))?;
+        Ok(row)
+    }
+
+    /// A program as the client pod runs it.
+    pub(super) fn command(&self, program: &Path) -> Result<Command> {
+        let mut command = Command::new(testbed::tool_binary()?);
+        command
+            .arg("exec")
+            .arg("--netns")
+            .arg(self.client.netns().path());
+        command
+            .arg("--cgroup")
+            .arg(&self.cgroup)
+            .arg("--")
+            .arg(program);
+        Ok(command)
+    }
+
+    /// One of our own clients, in the client pod.
+    pub(super) fn peer(&self, args: &[&str]) -> Result<Command> {
+        let mut command = self.command(&own_program()?)?;
+        command.arg("bench-peer").args(args);
+        Ok(command)
+    }
+
+    /// What the client dials to reach one of the server's ports.
+    pub(super) fn destination(&self, port: u16) -> SocketAddr {
+        match self.between {
+            Between::Nothing => self.server.at(port),
+            _ => SocketAddr::new(IpAddr::V4(VIRTUAL_ADDRESS), service_port(port)),
+        }
+    }
+
+    /// The URL that the client requests.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}/", self.destination(HTTP_PORT))
+    }
+
+    /// The proxy's process, if there is one.
+    pub(super) fn proxy(&self) -> Option<u32> {
+        match &self.between {
+            Between::Nothing => None,
+            Between::Haproxy(process) => Some(process.id()),
+            Between::Weir(weir) => weir.id(),
+        }
+    }
+
+    /// The end of what the proxy said, for messages.
+    pub(super) fn log(&self) -> String {
+        let log = match &self.between {
+            Between::Nothing => String::new(),
+            Between::Haproxy(process) => process.log(),
+            Between::Weir(weir) => weir.log(),
+        };
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn await_traffic(&self) -> Result<()> {
+        testbed::try_eventually("traffic", READY_LIMIT, || {
+            let to = self.destination(ECHO_PORT).to_string();
+            let mut probe = self
+                .peer(&["exchange", &to, "0"])
+                .map_err(|e| e.to_string())?;
+            process::capture(&mut probe, TRY_LIMIT)
+                .map(drop)
+                .map_err(|error| format!("{error:#}\n{}", self.log()))
+        })
+    }
+}
+
+fn own_program() -> Result<PathBuf> {
+    std::env::current_exe().context("this program has no path")
+}
+
+fn service_port(port: u16) -> u16 {
+    if port == HTTP_PORT {
+        SERVICE_HTTP_PORT
+    } else {
+        port
+    }
+}
+
+fn start_weir<'a>(
+    node: &'a Node,
+    kind: Kind,
+    plan: &Plan,
+    mut options: WeirOptions,
+) -> Result<Weir<'a>> {
+    options
+        .args
+        .extend(["--workers".into(), plan.threads.to_string()]);
+    Weir::start_with(node, options).with_context(|| format!("the row `{}`", kind.title()))
+}
+
+/// The client enrolled, the server behind a virtual address.
+fn configure(weir: &Weir<'_>, client: &Pod, server: &Pod, kind: Kind) {
+    let log = kind == Kind::WeirLogged;
+    let address = server.ip();
+    weir.apply(&format!(
+        "apiVersion: weir.dev/v1
+kind: MeshConfig
+metadata: {{ name: default }}
+spec: {{ accessLog: {log} }}
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: server }}
+spec:
+  clusterIPs: [{VIRTUAL_ADDRESS}]
+  selector: {{ app: server }}
+  ports:
+    - {{ name: http, port: {SERVICE_HTTP_PORT}, targetPort: {HTTP_PORT} }}
+    - {{ name: tcp-echo, port: {ECHO_PORT} }}
+    - {{ name: tcp-bulk, port: {BULK_PORT} }}
+---
+apiVersion: weir.dev/v1
+kind: Workload
+metadata: {{ name: server, labels: {{ app: server }} }}
+spec: {{ addresses: [{address}] }}
+"
+    ));
+    weir.enroll(client, &["app=client"]);
+}

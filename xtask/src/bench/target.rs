@@ -1,0 +1,118 @@
+//! The targets that weir is held to, and whether one run met them.
+
+use super::load::Load;
+use super::memory::Memory;
+use super::result::{Quantity, Results};
+use super::row::Kind;
+
+const MIB: f64 = 1_048_576.0;
+const KIB: f64 = 1024.0;
+
+/// One target, with what was measured; none where its rows were left out.
+pub(super) struct Target {
+    /// What is compared.
+    pub(super) what: &'static str,
+    /// The bound.
+    pub(super) bound: Bound,
+    /// The value.
+    pub(super) measured: Option<f64>,
+}
+
+/// From which side a value is bounded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    /// No more than this.
+    AtMost(f64),
+    /// No less than this.
+    AtLeast(f64),
+}
+
+impl Target {
+    /// Whether it was met; none if it was not measured.
+    pub(super) fn is_met(&self) -> Option<bool> {
+        let measured = self.measured?;
+        Some(match self.bound {
+            Bound::AtMost(most) => measured <= most,
+            Bound::AtLeast(least) => measured >= least,
+        })
+    }
+}
+
+/// Every target, with the values of this run.
+pub(super) fn all(results: &Results, memory: Option<Memory>) -> Vec<Target> {
+    use Bound::{AtLeast, AtMost};
+    let ratio = |load, quantity, over: Kind, under: Kind| {
+        Some(results.median(load, over, quantity)? / results.median(load, under, quantity)?)
+    };
+    let target = |what, bound, measured| Target {
+        what,
+        bound,
+        measured,
+    };
+    vec![
+        target(
+            "HTTP, 64 connections: proxy CPU/request, weir / HAProxy",
+            AtMost(0.9),
+            ratio(Load::Http64, Quantity::ProxyCpu, Kind::Weir, Kind::Haproxy),
+        ),
+        target(
+            "HTTP, 64 connections: requests/s, weir / HAProxy",
+            AtLeast(1.1),
+            ratio(Load::Http64, Quantity::Rate, Kind::Weir, Kind::Haproxy),
+        ),
+        target(
+            "TCP request/response: p50, weir / no mesh",
+            AtMost(1.3),
+            ratio(Load::Exchange, Quantity::P50, Kind::Weir, Kind::NoMesh),
+        ),
+        target(
+            "TCP bulk sent: Gbit/s, weir / no mesh",
+            AtLeast(0.4),
+            ratio(Load::Send, Quantity::Gbits, Kind::Weir, Kind::NoMesh),
+        ),
+        target(
+            "TCP bulk received: Gbit/s, weir / no mesh",
+            AtLeast(0.4),
+            ratio(Load::Receive, Quantity::Gbits, Kind::Weir, Kind::NoMesh),
+        ),
+        // Short connections are judged by what they cost: on few cores, how
+        // many fit into a second depends on who wakes up where.
+        target(
+            "TCP connect + request + close: operations per CPU second, weir / iptables → weir",
+            AtLeast(1.2),
+            ratio(Load::Connect, Quantity::NodeCpu, Kind::Redirect, Kind::Weir),
+        ),
+        target(
+            "memory, idle: MiB",
+            AtMost(20.0),
+            memory.map(|memory| memory.idle / MIB),
+        ),
+        target(
+            "memory, per idle connection: KiB",
+            AtMost(16.0),
+            memory.map(|memory| memory.per_connection / KIB),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_held_from_their_side() {
+        let met = |bound, measured| {
+            Target {
+                what: "",
+                bound,
+                measured,
+            }
+            .is_met()
+        };
+        assert_eq!(met(Bound::AtMost(0.9), Some(0.9)), Some(true));
+        assert_eq!(met(Bound::AtMost(0.9), Some(0.91)), Some(false));
+        assert_eq!(met(Bound::AtLeast(1.1), Some(1.2)), Some(true));
+        assert_eq!(met(Bound::AtLeast(1.1), Some(1.0)), Some(false));
+        assert_eq!(met(Bound::AtLeast(1.1), None), None);
+    }
+}
