@@ -8,7 +8,36 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::{Load, Service};
-use testbed::{Node, leftovers, leftovers_of, sweep};
+use testbed::{Node, Pod, leftovers, leftovers_of, sweep};
+
+/// An application of the demo finds the server by a name in its hosts file.
+fn svca_calls_by_name(client: &Pod, server: &Pod) {
+    client.set_hosts(&[("server", server.ip())]).unwrap();
+    let mut svca = client
+        .app(
+            &[
+                "svca",
+                "--listen",
+                &client.at(80).to_string(),
+                "--pod",
+                "a",
+                "--svcb",
+                "http://server",
+            ],
+            80,
+        )
+        .unwrap();
+    let reply = client
+        .agent()
+        .http(client.at(80), HttpRequest::get("svca", "/pay?msg=x"))
+        .unwrap();
+    assert_eq!(
+        (reply.status, reply.field("/svcb/uri")),
+        (200, "/notify?msg=x".into()),
+        "{reply:?}"
+    );
+    assert!(svca.terminate(Duration::from_secs(5)).unwrap().success());
+}
 
 /// Pods reach one another and the outside; all of it is gone afterwards.
 #[test]
@@ -54,31 +83,7 @@ fn pods_talk_and_nothing_is_left() {
             (100, 100, 100),
             "{report:?}"
         );
-        client.set_hosts(&[("server", server.ip())]).unwrap();
-        let mut svca = client
-            .app(
-                &[
-                    "svca",
-                    "--listen",
-                    &client.at(80).to_string(),
-                    "--pod",
-                    "a",
-                    "--svcb",
-                    "http://server",
-                ],
-                80,
-            )
-            .unwrap();
-        let reply = client
-            .agent()
-            .http(client.at(80), HttpRequest::get("svca", "/pay?msg=x"))
-            .unwrap();
-        assert_eq!(
-            (reply.status, reply.field("/svcb/uri")),
-            (200, "/notify?msg=x".into()),
-            "{reply:?}"
-        );
-        assert!(svca.terminate(Duration::from_secs(5)).unwrap().success());
+        svca_calls_by_name(&client, &server);
         assert!(!leftovers().unwrap().is_empty());
     }
     assert_eq!(leftovers().unwrap(), Vec::<std::path::PathBuf>::new());

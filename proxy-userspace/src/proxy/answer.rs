@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
+use proxy_common::Reason;
 use serde::Serialize;
 
 /// Sent as it is, by the socket itself, when hyper has no request to answer.
@@ -27,6 +28,8 @@ pub enum Refusal {
     ConnectFailed,
     /// The endpoint broke off before its answer.
     UpstreamFailed,
+    /// No rule opens the dialled address any more.
+    EgressDenied,
     /// No rule names the host.
     HostDenied,
     /// The host's addresses do not contain the one that was dialled.
@@ -46,6 +49,7 @@ impl Refusal {
             Self::NoEndpoint => "no-endpoint",
             Self::ConnectFailed => "upstream-connect-failed",
             Self::UpstreamFailed => "upstream-failed",
+            Self::EgressDenied => Reason::EgressDenied.name(),
             Self::HostDenied => "egress-host-denied",
             Self::AddressDenied => "egress-address-denied",
             Self::NameUnresolved => "egress-name-unresolved",
@@ -59,13 +63,15 @@ impl Refusal {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoService | Self::NoEndpoint | Self::ConnectFailed => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
-            Self::HostDenied | Self::AddressDenied | Self::NameUnresolved => StatusCode::FORBIDDEN,
+            Self::EgressDenied | Self::HostDenied | Self::AddressDenied | Self::NameUnresolved => {
+                StatusCode::FORBIDDEN
+            }
         }
     }
 
     /// Whether policy said so.
     pub const fn is_denial(self) -> bool {
-        matches!(self, Self::HostDenied | Self::AddressDenied | Self::NameUnresolved)
+        matches!(self, Self::EgressDenied | Self::HostDenied | Self::AddressDenied | Self::NameUnresolved)
     }
 
     /// Whether the connection can carry no further request.

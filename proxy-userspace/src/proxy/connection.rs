@@ -9,6 +9,7 @@
 //!
 //! Must never guess a destination, and must give every connection an end.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -244,8 +245,7 @@ async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot)
         });
         return reset_on_close(&client);
     };
-    let callees = if by_name { Callees::ByName } else { Callees::Address(rule) };
-    http::serve(captured, client, prefix, callees, callee).await;
+    http::serve(captured, client, prefix, Callees::External(Cell::default()), callee).await;
 }
 
 fn opened(captured: &Captured, callee: &Callee) -> OpenConnection {

@@ -6,6 +6,7 @@
 //! connection it went to had been idle (it was closing while we wrote). Must
 //! never open an upstream connection from another address than the client's.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use proxy_common::ServiceId;
+use proxy_common::{Decision, Reason, ServiceId, Verdict, decide};
 use tokio::net::TcpStream;
 
 use super::answer::{Refusal, refuse};
@@ -39,10 +40,9 @@ const HEADERS_MAX: usize = 128;
 pub enum Callees {
     /// The endpoints of this service.
     Service(ServiceId),
-    /// The dialled address, which a rule on addresses opened.
-    Address(Option<Arc<EgressView>>),
-    /// The dialled address, if it belongs to the host that the request names.
-    ByName,
+    /// The dialled address, as far as egress policy allows. Holds the last
+    /// decision, and the numbers of the configuration that it was made in.
+    External(Cell<Option<(u64, u64, Decision)>>),
 }
 
 /// What all requests of one connection share.
@@ -146,12 +146,43 @@ impl Connection {
                 }
                 Ok(Ways::Picked(pick))
             }
-            Callees::Address(rule) => {
-                exchange.rule = rule.as_ref().map(|rule| Arc::clone(&rule.label));
-                Ok(Ways::Dialled(self.captured.flow.destination().to_socket_addr()))
+            Callees::External(last) => {
+                let dialled = self.captured.flow.destination().to_socket_addr();
+                match self.decision(last, snapshot, source) {
+                    Decision { verdict: Verdict::Deny, .. } => {
+                        Err((Refusal::EgressDenied, format!("no egress rule allows {dialled} any more")))
+                    }
+                    Decision { reason: Reason::EgressByName, .. } => self.by_name(source, request, exchange).await,
+                    Decision { rule, .. } => {
+                        exchange.rule = snapshot.egress.get(&rule).map(|rule| Arc::clone(&rule.label));
+                        Ok(Ways::Dialled(dialled))
+                    }
+                }
             }
-            Callees::ByName => self.by_name(source, request, exchange).await,
         }
+    }
+
+    /// What policy says of the dialled address now: the rule that opened the
+    /// connection may be another one by this time, or gone.
+    fn decision(
+        &self,
+        last: &Cell<Option<(u64, u64, Decision)>>,
+        snapshot: &Snapshot,
+        source: &Source,
+    ) -> Decision {
+        if let Some((generation, revision, decision)) = last.get()
+            && (generation, revision) == (snapshot.generation, snapshot.revision)
+        {
+            return decision;
+        }
+        let netns = source.pod.netns().cookie();
+        let decision = match snapshot.tables.workloads.get(&netns) {
+            Some(workload) => decide(&snapshot.tables, workload, netns, self.captured.flow.destination()),
+            // Unenrolled since: nobody asks weir any more.
+            None => Decision::plain(Verdict::Direct, Reason::EgressAllowed),
+        };
+        last.set(Some((snapshot.generation, snapshot.revision, decision)));
+        decision
     }
 
     /// Allows a request only if a rule names its host, and the host's addresses
