@@ -18,7 +18,9 @@ pub enum KernelError {
         cause: io::Error,
     },
     /// aya could not load the object; its message carries the verifier's log.
-    #[error("the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF)")]
+    #[error(
+        "the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF)"
+    )]
     Load(String),
     /// A map operation failed.
     #[error("map {map}: {cause}")]
@@ -76,7 +78,11 @@ pub enum KernelError {
 impl KernelError {
     /// A failed call.
     pub(crate) fn call(call: &'static str, what: impl Into<String>, cause: io::Error) -> Self {
-        Self::Call { call, what: what.into(), cause }
+        Self::Call {
+            call,
+            what: what.into(),
+            cause,
+        }
     }
 
     /// For `map_err` on map operations.
