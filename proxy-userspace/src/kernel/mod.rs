@@ -14,18 +14,17 @@ mod error;
 mod events;
 mod link;
 mod maps;
+mod pins;
 mod write;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aya::maps::{Map, MapData, SkStorage};
 use aya::programs::Program;
 use aya::{Btf, Ebpf, EbpfLoader};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use proxy_common::{Counter, Flow, NodeConfig};
 
 pub use self::cgroup::Cgroup;
@@ -33,6 +32,8 @@ pub use self::error::KernelError;
 pub use self::events::{Events, HookLog};
 use self::link::AttachType;
 use self::maps::Maps;
+pub use self::pins::Pins;
+use self::pins::read_dir;
 use crate::tables::TableSet;
 
 /// Flows that may be pending on the node: 7/8 of `FLOWS`, so that those that
@@ -64,94 +65,6 @@ const FENCES: [(&str, AttachType, &str); 2] = [
     ("weir_fence4", AttachType::Connect4, "connect4"),
     ("weir_fence6", AttachType::Connect6, "connect6"),
 ];
-
-/// The pins below one bpffs.
-#[derive(Clone, Debug)]
-pub struct Pins {
-    root: PathBuf,
-}
-
-impl Pins {
-    /// The pins in `root`, a directory on a bpffs that need not exist yet.
-    pub fn new(root: &Path) -> Result<Self, KernelError> {
-        let existing = root
-            .ancestors()
-            .find(|path| path.exists())
-            .unwrap_or(Path::new("/"));
-        let kind = statfs(existing).map_err(|_| KernelError::NoBpffs { path: root.into() })?;
-        if kind.filesystem_type() != BPF_FS_MAGIC {
-            return Err(KernelError::NoBpffs { path: root.into() });
-        }
-        Ok(Self { root: root.into() })
-    }
-
-    fn map(&self, name: &str) -> PathBuf {
-        self.root.join("maps").join(name)
-    }
-
-    fn link(&self, name: &str) -> PathBuf {
-        self.root.join("links").join(name)
-    }
-
-    fn fences(&self) -> PathBuf {
-        self.root.join("fences")
-    }
-
-    fn fence(&self, cgroup: u64, hook: &str) -> PathBuf {
-        self.fences().join(format!("{cgroup}-{hook}"))
-    }
-
-    fn make(&self) -> Result<(), KernelError> {
-        for dir in [
-            self.root.join("maps"),
-            self.root.join("links"),
-            self.fences(),
-        ] {
-            fs::create_dir_all(&dir)
-                .map_err(|error| KernelError::call("mkdir", dir.display().to_string(), error))?;
-        }
-        Ok(())
-    }
-
-    /// Removes every pin. The connect hooks go first: without them nothing is
-    /// captured, so that nothing is captured by half. Returns how many went.
-    pub fn remove(&self) -> Result<usize, KernelError> {
-        let mut removed = 0;
-        let mut pins = read_dir(&self.root.join("links"))?;
-        pins.sort_by_key(|path| !path.to_string_lossy().contains("connect"));
-        pins.extend(read_dir(&self.fences())?);
-        pins.extend(read_dir(&self.root.join("maps"))?);
-        for path in pins {
-            fs::remove_file(&path)
-                .map_err(|error| KernelError::call("unlink", path.display().to_string(), error))?;
-            removed += 1;
-        }
-        for dir in ["links", "fences", "maps"].map(|dir| self.root.join(dir)) {
-            match fs::remove_dir(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(KernelError::call("rmdir", dir.display().to_string(), error));
-                }
-                _ => {}
-            }
-        }
-        // It may be a mount point or hold what others put there: then it stays.
-        let _stays = fs::remove_dir(&self.root);
-        Ok(removed)
-    }
-}
-
-/// The files of a directory; none if it does not exist.
-fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
-    let named = |error| KernelError::call("readdir", dir.display().to_string(), error);
-    match fs::read_dir(dir) {
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()
-            .map_err(named),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(named(error)),
-    }
-}
 
 /// The kernel programs and where they hang, for `weir status`.
 pub fn hooks() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -5,22 +5,19 @@
 //! touch the kernel or a socket.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_common::{
     Addr, AddressEntry, AddressKey, AddressKind, EgressEntry, EgressKey, LISTENERS_MAX, LocalKey,
-    Port, PortKey, PortTableId, ServiceEntry, ServiceKey,
+    PortKey, PortTableId, ServiceEntry, ServiceKey,
 };
 
 use super::ids::{Ids, PolicyClass, PortTable};
-use super::{CANARY, EgressView, Endpoint, RuleView, ServiceView, Snapshot, Source, Subset};
-use crate::balance::Cycle;
+use super::{CANARY, EgressView, Snapshot, Source, service};
 use crate::config::Objects;
 use crate::config::object::{
-    EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, RouteRule, Service, ServicePort,
-    Workload, selects,
+    EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, Service, Workload, selects,
 };
 use crate::egress::host::{HostName, HostPattern};
 use crate::egress::policy;
@@ -94,7 +91,7 @@ impl Compiler {
         let network = self.ids.network(&service.network);
         for port in &service.ports {
             let id = self.ids.service(&service.name, port.port);
-            let view = service_view(
+            let view = service::view(
                 objects,
                 service,
                 port,
@@ -365,113 +362,4 @@ fn class_of(objects: &Objects, workload: &Workload) -> PolicyClass {
     class.sort();
     class.dedup();
     class
-}
-
-fn service_view(
-    objects: &Objects,
-    service: &Service,
-    port: &ServicePort,
-    id: proxy_common::ServiceId,
-    former: Option<&ServiceView>,
-) -> ServiceView {
-    let endpoints: Vec<Arc<Endpoint>> = objects
-        .workloads
-        .values()
-        .filter(|workload| workload.ready && service.owns(workload))
-        .filter_map(|workload| endpoint(workload, port.target_port))
-        .collect();
-    let mut rules: Vec<&Arc<RouteRule>> = objects
-        .route_rules
-        .values()
-        .filter(|rule| rule.destination == service.name)
-        .collect();
-    // The objects come in the order of their names, and the sort is stable.
-    rules.sort_by_key(|rule| std::cmp::Reverse(rule.precedence));
-    let select = |labels: &Labels| -> Vec<Arc<Endpoint>> {
-        let picked = |endpoint: &&Arc<Endpoint>| {
-            objects
-                .workloads
-                .get(&endpoint.workload)
-                .is_some_and(|workload| selects(labels, &workload.labels))
-        };
-        endpoints.iter().filter(picked).cloned().collect()
-    };
-    let rules = rules
-        .into_iter()
-        .filter_map(|rule| rule_view(rule, &select, former))
-        .collect();
-    ServiceView {
-        id,
-        label: service.name.to_string().into(),
-        name: service.name.clone(),
-        port: port.port,
-        protocol: port.protocol,
-        rules,
-        all: Subset {
-            labels: Labels::new(),
-            position: former.map_or_else(Arc::default, |former| Arc::clone(&former.all.position)),
-            endpoints,
-        },
-    }
-}
-
-fn endpoint(workload: &Workload, port: Port) -> Option<Arc<Endpoint>> {
-    let v4 = |ip: &IpAddr| {
-        if let IpAddr::V4(v4) = ip {
-            Some(*v4)
-        } else {
-            None
-        }
-    };
-    let ip: Ipv4Addr = workload.addresses.iter().find_map(v4)?;
-    Some(Arc::new(Endpoint {
-        workload: workload.name.clone(),
-        addr: SocketAddr::new(ip.into(), port.0),
-        version: workload
-            .labels
-            .get("version")
-            .map_or("", String::as_str)
-            .into(),
-    }))
-}
-
-fn rule_view(
-    rule: &RouteRule,
-    select: &impl Fn(&Labels) -> Vec<Arc<Endpoint>>,
-    former: Option<&ServiceView>,
-) -> Option<RuleView> {
-    let weights: Vec<u32> = rule.routes.iter().map(|route| route.weight).collect();
-    // The parser only lets through weights that sum to 100.
-    let cycle = Cycle::new(&weights).ok()?;
-    let old = former.and_then(|former| former.rules.iter().find(|old| old.name == rule.name));
-    let position = old
-        .filter(|old| old.weights == weights)
-        .map_or_else(Arc::default, |old| Arc::clone(&old.position));
-    let subset = |labels: &Labels| {
-        let same = |old: &&RuleView| {
-            old.subsets
-                .iter()
-                .find(|subset| subset.labels == *labels)
-                .map(|subset| Arc::clone(&subset.position))
-        };
-        Subset {
-            labels: labels.clone(),
-            endpoints: select(labels),
-            position: old.as_ref().and_then(same).unwrap_or_default(),
-        }
-    };
-    Some(RuleView {
-        name: rule.name.clone(),
-        label: rule.name.to_string().into(),
-        source: rule.source.clone(),
-        request: rule.request.clone(),
-        cycle,
-        position,
-        subsets: rule
-            .routes
-            .iter()
-            .map(|route| subset(&route.labels))
-            .collect(),
-        weights,
-    })
 }

@@ -8,6 +8,7 @@
 mod compile;
 pub mod ids;
 mod route;
+mod service;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
