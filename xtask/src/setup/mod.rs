@@ -106,7 +106,7 @@ pub(crate) fn require_root(what: &str) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
-    bail!("{what} needs root: call it again through `sudo --preserve-env=PATH,HOME`")
+    bail!("{what} needs root: call it again through `sudo env PATH=\"$PATH\" HOME=\"$HOME\"`")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -88,6 +88,17 @@ pub(crate) fn foreign_names(source: &Source) -> Vec<Finding> {
     banned(source, &FOREIGN)
 }
 
+/// Links of a Markdown file to files that are not there.
+pub(crate) fn dead_links(source: &Source) -> Vec<Finding> {
+    let links = source.text.split("](").skip(1);
+    links
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|link| !link.is_empty() && !link.contains("://"))
+        .filter(|link| !source.leads_to(link))
+        .map(|link| format!("{}: the link to `{link}` leads nowhere", source.path))
+        .collect()
+}
+
 fn banned(source: &Source, words: &[(&str, &str)]) -> Vec<Finding> {
     let words: Vec<String> = words.iter().map(|(a, b)| format!("{a}{b}")).collect();
     let lines = source.text.lines().zip(1..);
@@ -183,6 +194,14 @@ mod tests {
         assert!(found[0].starts_with("a.rs:2:"), "{found:?}");
         assert_eq!(missing_header(&source("a.rs", "fn f() {}")).len(), 1);
         assert!(missing_header(&source("a.rs", "//! m\n")).is_empty());
+    }
+
+    #[test]
+    fn links_to_nowhere_are_found() {
+        let text = "[a](rules.rs) [b](../main.rs#c) [d](#e) [f](https://example.org/g)";
+        let found = dead_links(&source("xtask/tests/style/a.md", text));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("`../main.rs`"), "{found:?}");
     }
 
     #[test]

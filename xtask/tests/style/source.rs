@@ -34,9 +34,26 @@ pub(crate) struct Outline {
 
 impl Source {
     pub(crate) fn is_rust(&self) -> bool {
+        self.ends_in("rs")
+    }
+
+    pub(crate) fn is_markdown(&self) -> bool {
+        self.ends_in("md")
+    }
+
+    fn ends_in(&self, ending: &str) -> bool {
         Path::new(&self.path)
             .extension()
-            .is_some_and(|ending| ending == "rs")
+            .is_some_and(|own| own == ending)
+    }
+
+    /// Whether a link in it leads to a file.
+    pub(crate) fn leads_to(&self, link: &str) -> bool {
+        root()
+            .join(&self.path)
+            .with_file_name("")
+            .join(link)
+            .exists()
     }
 
     /// Whether it holds the tests of the module beside it, and no more.
@@ -117,12 +134,15 @@ fn is_cfg_test(attribute: &syn::Attribute) -> bool {
 /// Every file of the workspace that people write. Hidden directories are those
 /// of tools, but for the CI's own.
 pub(crate) fn all() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace");
     let mut sources = Vec::new();
-    walk(root, "", &mut sources);
+    walk(root(), "", &mut sources);
     sources
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
 }
 
 fn walk(root: &Path, below: &str, sources: &mut Vec<Source>) {
