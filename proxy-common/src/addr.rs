@@ -99,7 +99,10 @@ impl From<Ipv4Addr> for Addr {
 impl From<Ipv6Addr> for Addr {
     fn from(ip: Ipv6Addr) -> Self {
         let bits = ip.to_bits();
-        #[expect(clippy::cast_possible_truncation, reason = "each shift leaves one word")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "each shift leaves one word"
+        )]
         let word = |shift: u32| ((bits >> shift) as u32).to_be();
         Self {
             words: [word(96), word(64), word(32), word(0)],
@@ -130,7 +133,10 @@ pub struct Port(pub u16);
 impl Port {
     /// From a hook's 32-bit `user_port`: network byte order in the low half.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the high half is always zero")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the high half is always zero"
+    )]
     pub const fn from_user_port(port: u32) -> Self {
         Self(u16::from_be(port as u16))
     }
@@ -196,10 +202,16 @@ mod tests {
     #[test]
     fn loopback_and_unspecified_are_told_in_both_families() {
         for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(Addr::from(ip.parse::<IpAddr>().unwrap()).is_loopback(), "{ip}");
+            assert!(
+                Addr::from(ip.parse::<IpAddr>().unwrap()).is_loopback(),
+                "{ip}"
+            );
         }
         for ip in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
-            assert!(Addr::from(ip.parse::<IpAddr>().unwrap()).is_unspecified(), "{ip}");
+            assert!(
+                Addr::from(ip.parse::<IpAddr>().unwrap()).is_unspecified(),
+                "{ip}"
+            );
         }
         for ip in ["10.0.0.1", "::2", "1::1", "128.0.0.1"] {
             let addr = Addr::from(ip.parse::<IpAddr>().unwrap());

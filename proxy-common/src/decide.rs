@@ -137,7 +137,12 @@ pub fn decide<T: Tables>(
         Some(entry) => match entry.kind() {
             AddressKind::Service => {
                 let port = dst.port;
-                let key = ServiceKey { network, addr, port, pad: 0 };
+                let key = ServiceKey {
+                    network,
+                    addr,
+                    port,
+                    pad: 0,
+                };
                 match tables.service(&key) {
                     Some(entry) => Decision {
                         service: entry.service,
@@ -193,7 +198,10 @@ fn external<T: Tables>(tables: &T, workload: &Workload, dst: Destination) -> Dec
         EgressAction::HttpByName => match workload.egress_default() {
             EgressDefault::Deny => (Verdict::Proxy, Reason::EgressByName),
             EgressDefault::Allow | EgressDefault::Audit => {
-                return Decision { rule: entry.rule, ..by_default };
+                return Decision {
+                    rule: entry.rule,
+                    ..by_default
+                };
             }
         },
     };

@@ -277,7 +277,10 @@ pub struct NodeConfig {
 
 #[cfg(feature = "user")]
 mod pod {
-    #![expect(unsafe_code, reason = "aya's marker that a type may cross the kernel boundary")]
+    #![expect(
+        unsafe_code,
+        reason = "aya's marker that a type may cross the kernel boundary"
+    )]
     macro_rules! pod {
         ($($name:ty),* $(,)?) => { $(
             // SAFETY: repr(C) or repr(transparent) over integers, no padding (sizes asserted), 'static and Copy.
@@ -287,8 +290,22 @@ mod pod {
     use super::*;
     use crate::{Event, Flow, FlowKey};
     pod!(
-        NetnsCookie, WorkloadId, Workload, LocalKey, AddressKey, AddressEntry, ServiceKey, ServiceEntry,
-        EgressKey, EgressEntry, PortKey, PortEntry, NodeConfig, FlowKey, Flow, Event,
+        NetnsCookie,
+        WorkloadId,
+        Workload,
+        LocalKey,
+        AddressKey,
+        AddressEntry,
+        ServiceKey,
+        ServiceEntry,
+        EgressKey,
+        EgressEntry,
+        PortKey,
+        PortEntry,
+        NodeConfig,
+        FlowKey,
+        Flow,
+        Event,
     );
 }
 

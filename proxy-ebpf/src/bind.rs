@@ -9,7 +9,9 @@ use crate::context::{ALLOW, REFUSE, is_proxy, is_tcp, netns, port, workload};
 #[inline(always)]
 pub fn run(ctx: &SockAddrContext) -> i32 {
     match workload(netns(ctx)) {
-        Some(workload) if is_tcp(ctx) && workload.is_listener_port(port(ctx)) && !is_proxy() => REFUSE,
+        Some(workload) if is_tcp(ctx) && workload.is_listener_port(port(ctx)) && !is_proxy() => {
+            REFUSE
+        }
         _ => ALLOW,
     }
 }

@@ -13,17 +13,21 @@
 //!
 //! Errors on the way are `closed`: ECONNREFUSED, and a counter says which.
 
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
-use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get};
-use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{
+    bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get,
+};
+use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie,
-    OnProxyDown, Reason, Verdict, Workload, decide,
+    Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, OnProxyDown,
+    Reason, Verdict, Workload, decide,
 };
 
-use crate::context::{ALLOW, Family, REFUSE, destination, is_proxy, is_tcp, netns, raw, rewrite, workload};
+use crate::context::{
+    ALLOW, Family, REFUSE, destination, is_proxy, is_tcp, netns, raw, rewrite, workload,
+};
 use crate::event::report;
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
@@ -43,7 +47,13 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
     forget_note(ctx);
     let dst = destination(ctx, family);
     let mut decision = decide(&KernelTables, workload, netns, dst);
-    debug!(ctx, "connect to port {}: verdict {} reason {}", dst.port.0, decision.verdict as u8, decision.reason as u8);
+    debug!(
+        ctx,
+        "connect to port {}: verdict {} reason {}",
+        dst.port.0,
+        decision.verdict as u8,
+        decision.reason as u8
+    );
     if decision.verdict == Verdict::Proxy {
         match proxy(ctx, family, workload, dst, &decision) {
             Outcome::Done(code) => return code,
@@ -152,7 +162,13 @@ fn is_alive(ctx: &SockAddrContext, listener: &Listener) -> bool {
     }) as u32;
     // SAFETY: a valid context and an initialised tuple.
     let sk = unsafe {
-        bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut tuple, ipv4_size, BPF_F_CURRENT_NETNS as i64 as u64, 0)
+        bpf_sk_lookup_tcp(
+            ctx.as_ptr(),
+            &raw mut tuple,
+            ipv4_size,
+            BPF_F_CURRENT_NETNS as i64 as u64,
+            0,
+        )
     };
     if sk.is_null() {
         return false;
@@ -171,7 +187,9 @@ fn is_alive(ctx: &SockAddrContext, listener: &Listener) -> bool {
 fn over_limit(workload: &Workload) -> Option<Counter> {
     // SAFETY: a plain read; the count may be a moment old, which the table's
     // reserve over `pending_max` allows for.
-    let own = unsafe { maps::PENDING.get(workload.id) }.copied().unwrap_or(u64::MAX);
+    let own = unsafe { maps::PENDING.get(workload.id) }
+        .copied()
+        .unwrap_or(u64::MAX);
     if own >= u64::from(workload.pending_max) {
         return Some(Counter::QuotaExceeded);
     }

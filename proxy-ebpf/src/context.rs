@@ -2,8 +2,8 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::helpers::bpf_get_current_cgroup_id;
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Addr, Destination, NetnsCookie, Port, Workload};
 

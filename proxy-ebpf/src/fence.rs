@@ -18,6 +18,11 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     count(Counter::Denied);
     let decision = Decision::plain(Verdict::Deny, Reason::UnknownNetns);
-    report(NetnsCookie(0), WorkloadId(0), destination(ctx, family), &decision);
+    report(
+        NetnsCookie(0),
+        WorkloadId(0),
+        destination(ctx, family),
+        &decision,
+    );
     REFUSE
 }

@@ -19,8 +19,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
-use core::ptr::{from_mut, from_ref, null_mut};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::ptr::{from_mut, from_ref, null_mut};
 use proxy_common::{Addr, Counter, Flow, FlowKey, NetnsCookie, Port, WorkloadId};
 
 use crate::maps::{self, count};
@@ -91,7 +91,12 @@ fn accepted(ctx: &SockOpsContext) {
     // SAFETY: `sk` is a valid socket, the helper copies `flow`.
     let stored = unsafe {
         let map = from_ref(&maps::ACCEPTED).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), from_mut(&mut flow).cast(), BPF_SK_STORAGE_GET_F_CREATE.into())
+        bpf_sk_storage_get(
+            map,
+            sk.cast(),
+            from_mut(&mut flow).cast(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
     };
     if stored.is_null() {
         count(Counter::FlowWriteFailed);
@@ -119,7 +124,10 @@ fn remove(key: FlowKey, workload: WorkloadId) {
 /// Changes both pending counts by `by`.
 #[inline(always)]
 fn add_pending(workload: WorkloadId, by: i64) {
-    for count in [maps::PENDING.get_ptr_mut(workload), maps::PENDING_TOTAL.get_ptr_mut(0)] {
+    for count in [
+        maps::PENDING.get_ptr_mut(workload),
+        maps::PENDING_TOTAL.get_ptr_mut(0),
+    ] {
         if let Some(count) = count {
             // SAFETY: an aligned u64 in a map that every CPU changes atomically.
             unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, by as u64) };

@@ -20,8 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::admin::{Admin, serve as serve_admin};
 use crate::admin::socket::{SocketOptions, Sockets};
+use crate::admin::{Admin, serve as serve_admin};
 use crate::config::Store;
 use crate::control::Control;
 use crate::egress::names::Names;
@@ -77,18 +77,29 @@ pub fn run(options: RunOptions) -> Result<()> {
     log_to_stderr(options.debug_hooks);
     check_machine()?;
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let signals = Signals::listen(&runtime)?;
-    let sockets = SocketOptions { admin: options.admin_socket.clone(), observers: options.observers };
+    let sockets = SocketOptions {
+        admin: options.admin_socket.clone(),
+        observers: options.observers,
+    };
     // First of all: a second daemon is told so before it touches anything.
     let sockets = runtime.block_on(Sockets::bind(&sockets))?;
     let (store, objects) = Store::open(&options.state_dir)?;
     let (kernel, streams) = load_kernel(&options)?;
-    let telemetry = Telemetry::start(&telemetry::Options::default()).context("the access log cannot be opened")?;
+    let telemetry = Telemetry::start(&telemetry::Options::default())
+        .context("the access log cannot be opened")?;
     count_kernel(&telemetry, &kernel);
     let snapshot = Arc::new(ArcSwap::default());
     let workers = start_workers(&options, &kernel, &snapshot, &telemetry)?;
-    let node = Node::new(kernel, workers, Arc::clone(&snapshot), Arc::clone(&telemetry))?;
+    let node = Node::new(
+        kernel,
+        workers,
+        Arc::clone(&snapshot),
+        Arc::clone(&telemetry),
+    )?;
     let (control, writer) = Control::start(store, objects, node)?;
     let admin = Arc::new(Admin {
         control,
@@ -96,8 +107,14 @@ pub fn run(options: RunOptions) -> Result<()> {
         node: options.node.clone(),
         started_at: jiff::Timestamp::now(),
     });
-    tracing::info!(node = options.node, generation = snapshot.load().generation, "weir runs");
-    let ended = runtime.block_on(serve(&options, sockets, admin, streams, &telemetry, &snapshot, signals));
+    tracing::info!(
+        node = options.node,
+        generation = snapshot.load().generation,
+        "weir runs"
+    );
+    let ended = runtime.block_on(serve(
+        &options, sockets, admin, streams, &telemetry, &snapshot, signals,
+    ));
     // With the last handle gone the writer ends, and the node with it.
     if writer.join().is_err() {
         bail!("the writer of configuration ended by a panic");
@@ -113,11 +130,15 @@ pub fn uninstall(options: UninstallOptions) -> Result<()> {
     let root = options.cgroup.map_or_else(Cgroup::find_root, Ok)?;
     let own = Cgroup::open(&root)?.remove_own();
     own.with_context(|| format!("weir's own cgroup below {} is still in use", root.display()))?;
-    println!("removed {removed} pins of programs and maps from {}", options.bpffs.display());
+    println!(
+        "removed {removed} pins of programs and maps from {}",
+        options.bpffs.display()
+    );
     if options.purge {
         match std::fs::remove_dir_all(&options.state_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", options.state_dir.display()));
+                return Err(error)
+                    .with_context(|| format!("removing {}", options.state_dir.display()));
             }
             _ => println!("removed {}", options.state_dir.display()),
         }
@@ -134,7 +155,10 @@ struct Signals {
 impl Signals {
     fn listen(runtime: &Runtime) -> Result<Self> {
         let _context = runtime.enter();
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 }
 
@@ -151,14 +175,22 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     if let Some(addr) = options.metrics {
         let listener = TcpListener::bind(addr).await;
-        let listener = listener.with_context(|| format!("metrics: listening on {addr}; choose another with --metrics"))?;
-        tokio::spawn(telemetry::server::serve(listener, Arc::clone(telemetry), Arc::new(|| Ok(()))));
+        let listener = listener.with_context(|| {
+            format!("metrics: listening on {addr}; choose another with --metrics")
+        })?;
+        tokio::spawn(telemetry::server::serve(
+            listener,
+            Arc::clone(telemetry),
+            Arc::new(|| Ok(())),
+        ));
     }
     if let Some(log) = streams.log {
         tokio::spawn(log.run());
     }
     let reporter = telemetry.worker();
-    let events = streams.events.run(|event| report(&reporter, &snapshot.load(), event));
+    let events = streams
+        .events
+        .run(|event| report(&reporter, &snapshot.load(), event));
     let mut serving = Box::pin(serve_admin(sockets, admin, stopped));
     tokio::select! {
         _ = signals.terminate.recv() => {}
@@ -224,28 +256,51 @@ fn start_workers(
         None => std::thread::available_parallelism()?.get(),
     };
     let names = if options.resolvers.is_empty() {
-        Names::system().context("the system's resolver configuration cannot be used; name servers with --resolver")?
+        Names::system().context(
+            "the system's resolver configuration cannot be used; name servers with --resolver",
+        )?
     } else {
         Names::with_servers(&options.resolvers)?
     };
-    let shared = Shared { snapshot: Arc::clone(snapshot), names: Arc::new(names) };
+    let shared = Shared {
+        snapshot: Arc::clone(snapshot),
+        names: Arc::new(names),
+    };
     (0..count)
         .map(|index| {
             let flows = lock(kernel).flows()?;
-            WorkerHandle::start(index, &shared, flows, telemetry.worker()).context("a worker does not start")
+            WorkerHandle::start(index, &shared, flows, telemetry.worker())
+                .context("a worker does not start")
         })
         .collect()
 }
 
 /// What no later error could say as clearly.
 fn check_machine() -> Result<()> {
-    ensure!(geteuid().is_root(), "weir run needs root: it loads kernel programs and enters pods");
-    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    ensure!(
+        geteuid().is_root(),
+        "weir run needs root: it loads kernel programs and enters pods"
+    );
+    let release = nix::sys::utsname::uname()?
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    ensure!(version >= KERNEL_MIN, "this kernel is {release}; weir needs Linux {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1);
+    ensure!(
+        version >= KERNEL_MIN,
+        "this kernel is {release}; weir needs Linux {}.{} or newer",
+        KERNEL_MIN.0,
+        KERNEL_MIN.1
+    );
     let btf = Path::new("/sys/kernel/btf/vmlinux");
-    ensure!(btf.exists(), "this kernel has no BTF ({} is missing): weir needs one built with CONFIG_DEBUG_INFO_BTF", btf.display());
+    ensure!(
+        btf.exists(),
+        "this kernel has no BTF ({} is missing): weir needs one built with CONFIG_DEBUG_INFO_BTF",
+        btf.display()
+    );
     Ok(())
 }
 
@@ -260,7 +315,15 @@ fn raise_descriptor_limit() {
 
 /// The daemon's own log; `WEIR_LOG` filters it (`info` unless set).
 fn log_to_stderr(debug_hooks: bool) {
-    let default = if debug_hooks { "info,weir_ebpf=trace" } else { "info" };
+    let default = if debug_hooks {
+        "info,weir_ebpf=trace"
+    } else {
+        "info"
+    };
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }

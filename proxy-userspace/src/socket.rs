@@ -4,7 +4,10 @@
 //! Owns every `setns`. Must never await between entering and leaving, and
 //! never return on a thread that could not get back: such a thread would open
 //! its next socket in a stranger's namespace, so the process aborts instead.
-#![expect(unsafe_code, reason = "SO_NETNS_COOKIE and close-with-reset have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "SO_NETNS_COOKIE and close-with-reset have no safe form"
+)]
 
 use std::fs::File;
 use std::io;
@@ -62,7 +65,11 @@ impl Netns {
             netns_cookie(&socket)
         })??;
         let meta = file.metadata()?;
-        Ok(Self { identity: (meta.dev(), meta.ino()), file, cookie })
+        Ok(Self {
+            identity: (meta.dev(), meta.ino()),
+            file,
+            cookie,
+        })
     }
 
     /// The namespace that this thread lives in.
@@ -88,7 +95,12 @@ impl Netns {
     /// A listener on `addr` inside the namespace that shares its port with
     /// those of other workers, and takes SYNs from the loopback interface
     /// `loopback` only: whoever is outside the pod gets no answer.
-    pub fn listen(&self, home: &Self, addr: SocketAddr, loopback: u32) -> io::Result<std::net::TcpListener> {
+    pub fn listen(
+        &self,
+        home: &Self,
+        addr: SocketAddr,
+        loopback: u32,
+    ) -> io::Result<std::net::TcpListener> {
         inside(&self.file, &home.file, || {
             let socket = stream(addr)?;
             socket.set_reuse_port(true)?;
@@ -101,7 +113,12 @@ impl Netns {
 
     /// A socket inside the namespace that begins to connect to `to`, bound to
     /// the address `from`: the upstream sees the pod, not the node.
-    pub fn connect(&self, home: &Self, from: IpAddr, to: SocketAddr) -> io::Result<std::net::TcpStream> {
+    pub fn connect(
+        &self,
+        home: &Self,
+        from: IpAddr,
+        to: SocketAddr,
+    ) -> io::Result<std::net::TcpStream> {
         inside(&self.file, &home.file, || {
             let socket = stream(to)?;
             socket.set_tcp_nodelay(true)?;
@@ -133,20 +150,29 @@ fn stream(addr: SocketAddr) -> io::Result<Socket> {
 }
 
 fn view() -> io::Result<NetnsView> {
-    let mut view = NetnsView { addrs: Vec::new(), loopback: None };
+    let mut view = NetnsView {
+        addrs: Vec::new(),
+        loopback: None,
+    };
     for interface in getifaddrs()? {
         let loopback = interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
         let ifindex = if_nametoindex(interface.interface_name.as_str())?;
         if loopback && interface.flags.contains(InterfaceFlags::IFF_UP) {
             view.loopback = Some(ifindex);
         }
-        let Some(addr) = interface.address else { continue };
+        let Some(addr) = interface.address else {
+            continue;
+        };
         let ip = match (addr.as_sockaddr_in(), addr.as_sockaddr_in6()) {
             (Some(v4), _) => IpAddr::V4(v4.ip()),
             (_, Some(v6)) => IpAddr::V6(v6.ip()),
             _ => continue,
         };
-        view.addrs.push(LocalAddr { ip, ifindex, loopback });
+        view.addrs.push(LocalAddr {
+            ip,
+            ifindex,
+            loopback,
+        });
     }
     Ok(view)
 }
@@ -178,7 +204,11 @@ fn netns_cookie(socket: &Socket) -> io::Result<NetnsCookie> {
             &raw mut len,
         )
     };
-    if ret == 0 { Ok(NetnsCookie(cookie)) } else { Err(io::Error::last_os_error()) }
+    if ret == 0 {
+        Ok(NetnsCookie(cookie))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Lets the kernel choose the source port at `connect`, by the whole tuple:
@@ -195,7 +225,11 @@ fn bind_late(socket: &Socket) -> io::Result<()> {
             libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four"),
         )
     };
-    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Makes the next close of `socket` send RST and drop what was not sent.

@@ -45,7 +45,10 @@ impl Tables for TableSet {
 
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
         (32..=EgressKey::BITS).rev().find_map(|bits| {
-            let key = EgressKey { addr: mask(key.addr, bits - 32), ..*key };
+            let key = EgressKey {
+                addr: mask(key.addr, bits - 32),
+                ..*key
+            };
             self.egress.get(&(bits, key)).copied()
         })
     }
@@ -82,18 +85,32 @@ mod tests {
     fn masks_count_from_the_128_bit_front() {
         assert_eq!(mask(v4(10, 1, 2, 3), 96 + 8), v4(10, 0, 0, 0));
         assert_eq!(mask(v4(10, 1, 2, 3), 128), v4(10, 1, 2, 3));
-        assert_eq!(mask(v4(10, 1, 2, 3), 96).to_ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        assert_eq!(
+            mask(v4(10, 1, 2, 3), 96).to_ip(),
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        );
         assert_eq!(mask(v4(10, 1, 2, 3), 0), Addr::UNSPECIFIED);
     }
 
     #[test]
     fn the_longest_prefix_of_the_own_policy_set_wins() {
-        let key = |set, addr| EgressKey { policy_set: PolicySetId(set), addr };
-        let entry = |table| EgressEntry { port_table: PortTableId(table) };
+        let key = |set, addr| EgressKey {
+            policy_set: PolicySetId(set),
+            addr,
+        };
+        let entry = |table| EgressEntry {
+            port_table: PortTableId(table),
+        };
         let mut tables = TableSet::default();
-        tables.egress.insert((32 + 96 + 8, key(1, v4(10, 0, 0, 0))), entry(8));
-        tables.egress.insert((32 + 96 + 24, key(1, v4(10, 1, 2, 0))), entry(24));
-        tables.egress.insert((EgressKey::BITS, key(2, v4(10, 1, 2, 3))), entry(32));
+        tables
+            .egress
+            .insert((32 + 96 + 8, key(1, v4(10, 0, 0, 0))), entry(8));
+        tables
+            .egress
+            .insert((32 + 96 + 24, key(1, v4(10, 1, 2, 0))), entry(24));
+        tables
+            .egress
+            .insert((EgressKey::BITS, key(2, v4(10, 1, 2, 3))), entry(32));
         assert_eq!(tables.egress(&key(1, v4(10, 1, 2, 3))), Some(entry(24)));
         assert_eq!(tables.egress(&key(1, v4(10, 9, 2, 3))), Some(entry(8)));
         assert_eq!(tables.egress(&key(1, v4(11, 1, 2, 3))), None);

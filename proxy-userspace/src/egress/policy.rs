@@ -20,12 +20,18 @@ const V4_BITS: u32 = 96;
 pub type Prefix = (u32, Addr);
 
 /// The prefixes that `rules` open, each with every port that is open there.
-pub fn compile<'a>(rules: impl Iterator<Item = (RuleId, &'a EgressRule)>) -> BTreeMap<Prefix, PortTable> {
+pub fn compile<'a>(
+    rules: impl Iterator<Item = (RuleId, &'a EgressRule)>,
+) -> BTreeMap<Prefix, PortTable> {
     let mut prefixes: BTreeMap<Prefix, PortTable> = BTreeMap::new();
     for (id, rule) in rules {
         let table = prefixes.entry(prefix(&rule.target)).or_default();
         for (port, protocol) in &rule.ports {
-            open(table, *port, PortEntry::new(action(&rule.target, *protocol), id));
+            open(
+                table,
+                *port,
+                PortEntry::new(action(&rule.target, *protocol), id),
+            );
         }
     }
     inherit(&mut prefixes);
@@ -70,7 +76,9 @@ fn open(table: &mut PortTable, port: Port, entry: PortEntry) {
 fn inherit(prefixes: &mut BTreeMap<Prefix, PortTable>) {
     let keys: Vec<Prefix> = prefixes.keys().copied().collect();
     for (bits, addr) in keys {
-        let parent = (0..bits).rev().find_map(|bits| prefixes.get(&(bits, mask(addr, bits))).cloned());
+        let parent = (0..bits)
+            .rev()
+            .find_map(|bits| prefixes.get(&(bits, mask(addr, bits))).cloned());
         if let (Some(parent), Some(table)) = (parent, prefixes.get_mut(&(bits, addr))) {
             for (port, entry) in parent {
                 open(table, port, entry);
@@ -94,10 +102,16 @@ mod tests {
 
     fn rule(target: EgressTarget, ports: &[(u16, EgressProtocol)]) -> EgressRule {
         EgressRule {
-            name: ObjectName { namespace: "default".into(), name: "r".into() },
+            name: ObjectName {
+                namespace: "default".into(),
+                name: "r".into(),
+            },
             labels: BTreeMap::new(),
             target,
-            ports: ports.iter().map(|(port, protocol)| (Port(*port), *protocol)).collect(),
+            ports: ports
+                .iter()
+                .map(|(port, protocol)| (Port(*port), *protocol))
+                .collect(),
             source: EgressSource::default(),
         }
     }
@@ -110,15 +124,30 @@ mod tests {
     fn a_longer_prefix_keeps_what_the_shorter_one_opens() {
         let wide = rule(net(10, 0, 0, 0, 8), &[(443, EgressProtocol::Tcp)]);
         let narrow = rule(net(10, 1, 0, 0, 16), &[(80, EgressProtocol::Http)]);
-        let host = rule(EgressTarget::Host("a.example".into()), &[(8080, EgressProtocol::Http)]);
+        let host = rule(
+            EgressTarget::Host("a.example".into()),
+            &[(8080, EgressProtocol::Http)],
+        );
         let rules = [(RuleId(1), &wide), (RuleId(2), &narrow), (RuleId(3), &host)];
         let prefixes = compile(rules.into_iter());
         let narrow = &prefixes[&(96 + 16, Ipv4Addr::new(10, 1, 0, 0).into())];
-        assert_eq!(narrow[&Port(443)], PortEntry::new(EgressAction::Direct, RuleId(1)));
-        assert_eq!(narrow[&Port(80)], PortEntry::new(EgressAction::Http, RuleId(2)));
-        assert_eq!(narrow[&Port(8080)], PortEntry::new(EgressAction::HttpByName, RuleId(3)));
+        assert_eq!(
+            narrow[&Port(443)],
+            PortEntry::new(EgressAction::Direct, RuleId(1))
+        );
+        assert_eq!(
+            narrow[&Port(80)],
+            PortEntry::new(EgressAction::Http, RuleId(2))
+        );
+        assert_eq!(
+            narrow[&Port(8080)],
+            PortEntry::new(EgressAction::HttpByName, RuleId(3))
+        );
         let wide = &prefixes[&(96 + 8, Ipv4Addr::new(10, 0, 0, 0).into())];
-        assert!(!wide.contains_key(&Port(80)), "a longer prefix opens nothing outside itself");
+        assert!(
+            !wide.contains_key(&Port(80)),
+            "a longer prefix opens nothing outside itself"
+        );
     }
 
     #[test]
@@ -127,13 +156,19 @@ mod tests {
         let tcp = rule(net(10, 0, 0, 0, 8), &[(80, EgressProtocol::Tcp)]);
         let prefixes = compile([(RuleId(1), &http), (RuleId(2), &tcp)].into_iter());
         let exact = &prefixes[&(128, Ipv4Addr::new(10, 1, 2, 3).into())];
-        assert_eq!(exact[&Port(80)], PortEntry::new(EgressAction::Direct, RuleId(2)));
+        assert_eq!(
+            exact[&Port(80)],
+            PortEntry::new(EgressAction::Direct, RuleId(2))
+        );
     }
 
     #[test]
     fn the_whole_of_ipv4_is_one_prefix_of_ours() {
         let all = rule(net(0, 0, 0, 0, 0), &[(53, EgressProtocol::Tcp)]);
         let prefixes = compile([(RuleId(1), &all)].into_iter());
-        assert_eq!(prefixes.keys().copied().collect::<Vec<_>>(), [prefix(&EgressTarget::Host("x".into()))]);
+        assert_eq!(
+            prefixes.keys().copied().collect::<Vec<_>>(),
+            [prefix(&EgressTarget::Host("x".into()))]
+        );
     }
 }

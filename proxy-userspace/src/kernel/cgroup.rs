@@ -25,7 +25,8 @@ pub struct Cgroup {
 impl Cgroup {
     /// Opens `path`, which must lie in a cgroup v2 hierarchy.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let named = |call| move |source| KernelError::call(call, path.display().to_string(), source);
+        let named =
+            |call| move |source| KernelError::call(call, path.display().to_string(), source);
         let dir = File::open(path).map_err(named("open"))?;
         let kind = statfs(path).map_err(|errno| named("statfs")(errno.into()))?;
         if kind.filesystem_type() != CGROUP2_SUPER_MAGIC {
@@ -33,19 +34,28 @@ impl Cgroup {
         }
         // On 64-bit kernels the id of a cgroup is the inode number of its directory.
         let id = dir.metadata().map_err(named("stat"))?.ino();
-        Ok(Self { path: path.into(), dir, id })
+        Ok(Self {
+            path: path.into(),
+            dir,
+            id,
+        })
     }
 
     /// The mount point of the hierarchy, wherever it is: alone, or as `unified` beside v1.
     pub fn find_root() -> Result<PathBuf, KernelError> {
         let mounts = "/proc/self/mountinfo";
-        let text = fs::read_to_string(mounts).map_err(|error| KernelError::call("read", mounts, error))?;
+        let text =
+            fs::read_to_string(mounts).map_err(|error| KernelError::call("read", mounts, error))?;
         text.lines()
             .find_map(|line| {
                 let (fields, kind) = line.split_once(" - ")?;
-                kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?.map(PathBuf::from)
+                kind.starts_with("cgroup2 ")
+                    .then(|| fields.split(' ').nth(4))?
+                    .map(PathBuf::from)
             })
-            .ok_or_else(|| KernelError::NoCgroup2 { path: PathBuf::from("/") })
+            .ok_or_else(|| KernelError::NoCgroup2 {
+                path: PathBuf::from("/"),
+            })
     }
 
     /// The kernel's id of this cgroup.
@@ -66,7 +76,9 @@ impl Cgroup {
             move |source| KernelError::call(call, path, source)
         };
         match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(named("mkdir")(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(named("mkdir")(error));
+            }
             _ => {}
         }
         fs::write(path.join("cgroup.procs"), "0").map_err(named("joining the cgroup"))?;

@@ -8,25 +8,27 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A bpf(2) or file system call failed.
-    #[error("{call} failed for {what}: {source}")]
+    #[error("{call} failed for {what}: {cause}")]
     Call {
         /// The system call or command.
         call: &'static str,
         /// What it was asked for.
         what: String,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// aya could not load the object; its message carries the verifier's log.
-    #[error("the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF)")]
+    #[error(
+        "the kernel did not accept weir's programs: {0} (weir needs Linux 6.1 or newer with BTF)"
+    )]
     Load(String),
     /// A map operation failed.
-    #[error("map {map}: {source}")]
+    #[error("map {map}: {cause}")]
     Map {
         /// The map's name.
         map: &'static str,
         /// aya's account.
-        source: aya::maps::MapError,
+        cause: aya::maps::MapError,
     },
     /// Pins of another version lie where ours should go.
     #[error("{path} belongs to another version of weir ({found}; this one needs {wanted}): run `weir uninstall` first, with the same --bpffs", path = path.display())]
@@ -75,12 +77,16 @@ pub enum KernelError {
 
 impl KernelError {
     /// A failed call.
-    pub(crate) fn call(call: &'static str, what: impl Into<String>, source: io::Error) -> Self {
-        Self::Call { call, what: what.into(), source }
+    pub(crate) fn call(call: &'static str, what: impl Into<String>, cause: io::Error) -> Self {
+        Self::Call {
+            call,
+            what: what.into(),
+            cause,
+        }
     }
 
     /// For `map_err` on map operations.
     pub(crate) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
-        move |source| Self::Map { map, source }
+        move |cause| Self::Map { map, cause }
     }
 }

@@ -96,6 +96,9 @@ mod tests {
         assert_eq!(decode(&[0; 41]), None);
         let event = decode(&[0; 40]).expect("all zero is an event");
         assert_eq!(event.reason(), Some(Reason::Loopback));
-        assert_eq!(event.verdict, Decision::plain(Verdict::Deny, Reason::Loopback).verdict as u8);
+        assert_eq!(
+            event.verdict,
+            Decision::plain(Verdict::Deny, Reason::Loopback).verdict as u8
+        );
     }
 }

@@ -107,8 +107,13 @@ struct RawLinkInfo {
 fn bpf<T>(cmd: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a live repr(C) value of the stated size; every pointer
     // in it was made from a reference that outlives the call.
-    let ret = unsafe { libc::syscall(libc::SYS_bpf, cmd, std::ptr::from_mut(attr), size_of::<T>()) };
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+    let ret =
+        unsafe { libc::syscall(libc::SYS_bpf, cmd, std::ptr::from_mut(attr), size_of::<T>()) };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret)
+    }
 }
 
 /// A descriptor as the 32-bit field that bpf(2) wants.
@@ -129,7 +134,11 @@ fn c_path(path: &Path) -> io::Result<CString> {
 impl Link {
     /// Attaches `program` to `cgroup`. Without flags the kernel allows several
     /// programs per hook (Linux 5.7).
-    pub fn create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<Self> {
+    pub fn create(
+        program: BorrowedFd<'_>,
+        cgroup: BorrowedFd<'_>,
+        at: AttachType,
+    ) -> io::Result<Self> {
         let mut attr = LinkCreate {
             prog_fd: field(program),
             target_fd: field(cgroup),
@@ -142,7 +151,10 @@ impl Link {
     /// Opens a pinned link.
     pub fn open(pin: &Path) -> io::Result<Self> {
         let path = c_path(pin)?;
-        let mut attr = ObjPath { pathname: path.as_ptr() as u64, ..ObjPath::default() };
+        let mut attr = ObjPath {
+            pathname: path.as_ptr() as u64,
+            ..ObjPath::default()
+        };
         bpf(BPF_OBJ_GET, &mut attr).map(|fd| Self { fd: own(fd) })
     }
 
@@ -177,7 +189,10 @@ impl Link {
             info: std::ptr::from_mut(&mut info) as u64,
         };
         bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-        Ok(LinkInfo { cgroup: info.cgroup_id, attach_type: info.attach_type })
+        Ok(LinkInfo {
+            cgroup: info.cgroup_id,
+            attach_type: info.attach_type,
+        })
     }
 }
 
@@ -196,7 +211,12 @@ pub fn ensure(
         let info = link.info().map_err(named("BPF_OBJ_GET_INFO_BY_FD"))?;
         // The kernel accepts a connect6 program on a connect4 link: the attach
         // type is ours to check.
-        if info == (LinkInfo { cgroup: cgroup_id, attach_type: at as u32 }) {
+        if info
+            == (LinkInfo {
+                cgroup: cgroup_id,
+                attach_type: at as u32,
+            })
+        {
             match link.update(program) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}

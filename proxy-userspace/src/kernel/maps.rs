@@ -30,7 +30,13 @@ pub struct MapSpec {
 }
 
 const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> MapSpec {
-    MapSpec { name, kind, key: size_of::<K>(), value: size_of::<V>(), max_entries }
+    MapSpec {
+        name,
+        kind,
+        key: size_of::<K>(),
+        value: size_of::<V>(),
+        max_entries,
+    }
 }
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
@@ -49,7 +55,13 @@ pub const SPECS: [MapSpec; 16] = [
     spec::<u32, Flow>("NOTES", MapType::SkStorage, 0),
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
-    MapSpec { name: "EVENTS", kind: MapType::RingBuf, key: 0, value: 0, max_entries: 262_144 },
+    MapSpec {
+        name: "EVENTS",
+        kind: MapType::RingBuf,
+        key: 0,
+        value: 0,
+        max_entries: 262_144,
+    },
     spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),
 ];
 
@@ -58,7 +70,10 @@ const _: () = assert!(size_of::<Event>() * 1_000 < 262_144);
 
 /// The spec of the map called `name`.
 pub fn max_entries(name: &str) -> usize {
-    SPECS.iter().find(|spec| spec.name == name).map_or(0, |spec| spec.max_entries)
+    SPECS
+        .iter()
+        .find(|spec| spec.name == name)
+        .map_or(0, |spec| spec.max_entries)
 }
 
 /// Checks that a pin, if there is one, can be reused.
@@ -74,11 +89,18 @@ pub fn check_pin(spec: &MapSpec, pin: &Path) -> Result<(), KernelError> {
         info.value_size(),
         info.max_entries(),
     );
-    let wanted = format!("{:?}, key {}, value {}, {} entries", spec.kind, spec.key, spec.value, spec.max_entries);
+    let wanted = format!(
+        "{:?}, key {}, value {}, {} entries",
+        spec.kind, spec.key, spec.value, spec.max_entries
+    );
     if found == wanted {
         Ok(())
     } else {
-        Err(KernelError::ForeignPin { path: pin.into(), found, wanted })
+        Err(KernelError::ForeignPin {
+            path: pin.into(),
+            found,
+            wanted,
+        })
     }
 }
 

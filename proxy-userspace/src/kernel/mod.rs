@@ -4,7 +4,10 @@
 //! The only module that talks to bpf(2). Must never decide on a connection,
 //! and must never leave a state in the maps that allows more than the last
 //! [`TableSet`] that was asked for.
-#![expect(unsafe_code, reason = "bpf(2) has no safe form for links; every block says why it holds")]
+#![expect(
+    unsafe_code,
+    reason = "bpf(2) has no safe form for links; every block says why it holds"
+)]
 
 pub mod cgroup;
 mod error;
@@ -40,8 +43,16 @@ pub const PENDING_MAX: u64 = 57_344;
 /// nothing is captured before everything that a captured flow needs is there.
 const HOOKS: [(&str, AttachType, &str); 7] = [
     ("weir_flow", AttachType::SockOps, "sock_ops"),
-    ("weir_getpeername4", AttachType::Getpeername4, "getpeername4"),
-    ("weir_getpeername6", AttachType::Getpeername6, "getpeername6"),
+    (
+        "weir_getpeername4",
+        AttachType::Getpeername4,
+        "getpeername4",
+    ),
+    (
+        "weir_getpeername6",
+        AttachType::Getpeername6,
+        "getpeername6",
+    ),
     ("weir_bind4", AttachType::Bind4, "bind4"),
     ("weir_bind6", AttachType::Bind6, "bind6"),
     ("weir_connect4", AttachType::Connect4, "connect4"),
@@ -63,7 +74,10 @@ pub struct Pins {
 impl Pins {
     /// The pins in `root`, a directory on a bpffs that need not exist yet.
     pub fn new(root: &Path) -> Result<Self, KernelError> {
-        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let existing = root
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
         let kind = statfs(existing).map_err(|_| KernelError::NoBpffs { path: root.into() })?;
         if kind.filesystem_type() != BPF_FS_MAGIC {
             return Err(KernelError::NoBpffs { path: root.into() });
@@ -88,7 +102,11 @@ impl Pins {
     }
 
     fn make(&self) -> Result<(), KernelError> {
-        for dir in [self.root.join("maps"), self.root.join("links"), self.fences()] {
+        for dir in [
+            self.root.join("maps"),
+            self.root.join("links"),
+            self.fences(),
+        ] {
             fs::create_dir_all(&dir)
                 .map_err(|error| KernelError::call("mkdir", dir.display().to_string(), error))?;
         }
@@ -126,7 +144,10 @@ impl Pins {
 fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let named = |error| KernelError::call("readdir", dir.display().to_string(), error);
     match fs::read_dir(dir) {
-        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(named),
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()
+            .map_err(named),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(named(error)),
     }
@@ -157,7 +178,12 @@ pub struct Streams {
 impl Kernel {
     /// Loads the programs and takes over the maps and links that are pinned,
     /// or makes them. `proxy_cgroup` is the only cgroup that is exempt.
-    pub fn load(pins: &Pins, cgroup: &Cgroup, proxy_cgroup: &Cgroup, debug: bool) -> Result<(Self, Streams), KernelError> {
+    pub fn load(
+        pins: &Pins,
+        cgroup: &Cgroup,
+        proxy_cgroup: &Cgroup,
+        debug: bool,
+    ) -> Result<(Self, Streams), KernelError> {
         pins.make()?;
         for spec in &maps::SPECS {
             maps::check_pin(spec, &pins.map(spec.name))?;
@@ -167,13 +193,23 @@ impl Kernel {
         let events = Events::take(&mut ebpf)?;
         let log = debug.then(|| HookLog::take(&mut ebpf)).transpose()?;
         let mut maps = Maps::take(&mut ebpf)?;
-        let node = NodeConfig { proxy_cgroup: proxy_cgroup.id(), pending_max: PENDING_MAX };
-        maps.node.set(0, node, 0).map_err(KernelError::map("NODE"))?;
+        let node = NodeConfig {
+            proxy_cgroup: proxy_cgroup.id(),
+            pending_max: PENDING_MAX,
+        };
+        maps.node
+            .set(0, node, 0)
+            .map_err(KernelError::map("NODE"))?;
         let written = write::read(&maps)?;
         for (program, at, pin) in HOOKS {
             attach(&ebpf, program, &pins.link(pin), cgroup, at, pin)?;
         }
-        let kernel = Self { ebpf, pins: pins.clone(), maps, written };
+        let kernel = Self {
+            ebpf,
+            pins: pins.clone(),
+            maps,
+            written,
+        };
         Ok((kernel, Streams { events, log }))
     }
 
@@ -195,7 +231,11 @@ impl Kernel {
                     self.close_all(&before);
                 }
                 self.written = write::read(&self.maps).unwrap_or(before);
-                Err(if restored.is_err() { KernelError::Closed(Box::new(error)) } else { error })
+                Err(if restored.is_err() {
+                    KernelError::Closed(Box::new(error))
+                } else {
+                    error
+                })
             }
         }
     }
@@ -218,7 +258,14 @@ impl Kernel {
     /// Fences the cgroup of an enrolled workload.
     pub fn fence(&mut self, cgroup: &Cgroup) -> Result<(), KernelError> {
         for (program, at, hook) in FENCES {
-            attach(&self.ebpf, program, &self.pins.fence(cgroup.id(), hook), cgroup, at, hook)?;
+            attach(
+                &self.ebpf,
+                program,
+                &self.pins.fence(cgroup.id(), hook),
+                cgroup,
+                at,
+                hook,
+            )?;
         }
         Ok(())
     }
@@ -227,10 +274,13 @@ impl Kernel {
     /// process included.
     pub fn keep_fences(&mut self, keep: &BTreeSet<u64>) -> Result<(), KernelError> {
         for path in read_dir(&self.pins.fences())? {
-            let id = path.file_name().and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
+            let id = path
+                .file_name()
+                .and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
             if !id.is_some_and(|id| keep.contains(&id)) {
-                fs::remove_file(&path)
-                    .map_err(|error| KernelError::call("unlink", path.display().to_string(), error))?;
+                fs::remove_file(&path).map_err(|error| {
+                    KernelError::call("unlink", path.display().to_string(), error)
+                })?;
             }
         }
         Ok(())
@@ -238,12 +288,16 @@ impl Kernel {
 
     /// Marks a listening socket as weir's, so that the hooks send connects to it.
     pub fn mark_listener(&mut self, socket: &impl std::os::fd::AsRawFd) -> Result<(), KernelError> {
-        self.maps.listeners.insert(socket, 1_u32, 0).map_err(KernelError::map("LISTENERS"))
+        self.maps
+            .listeners
+            .insert(socket, 1_u32, 0)
+            .map_err(KernelError::map("LISTENERS"))
     }
 
     /// A handle by which one worker reads the flows of accepted sockets.
     pub fn flows(&self) -> Result<Flows, KernelError> {
-        let map = MapData::from_pin(self.pins.map("ACCEPTED")).map_err(KernelError::map("ACCEPTED"))?;
+        let map =
+            MapData::from_pin(self.pins.map("ACCEPTED")).map_err(KernelError::map("ACCEPTED"))?;
         SkStorage::try_from(Map::SkStorage(map))
             .map(|accepted| Flows { accepted })
             .map_err(KernelError::map("ACCEPTED"))
@@ -314,13 +368,21 @@ impl Flows {
 fn load_object(pins: &Pins, debug: bool) -> Result<Ebpf, KernelError> {
     let btf = Btf::from_sys_fs().map_err(|error| KernelError::Load(error.to_string()))?;
     // 0 turns the hooks' debug lines off; the verifier then drops their code.
-    let level: u8 = if debug { aya_log::Level::Trace as u8 } else { 0 };
+    let level: u8 = if debug {
+        aya_log::Level::Trace as u8
+    } else {
+        0
+    };
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf)).override_global(aya_log::LEVEL, &level, true);
+    loader
+        .btf(Some(&btf))
+        .override_global(aya_log::LEVEL, &level, true);
     for spec in &maps::SPECS {
         loader.map_pin_path(spec.name, pins.map(spec.name));
     }
-    let mut ebpf = loader.load(crate::EBPF_OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
+    let mut ebpf = loader
+        .load(crate::EBPF_OBJECT)
+        .map_err(|error| KernelError::Load(chain(&error)))?;
     for (_, program) in ebpf.programs_mut() {
         let loaded = match program {
             Program::CgroupSockAddr(program) => program.load(),
@@ -353,16 +415,26 @@ fn attach(
 ) -> Result<(), KernelError> {
     let fd = program_fd(ebpf, program)?;
     link::ensure(pin, fd.as_fd(), cgroup.as_fd(), cgroup.id(), at).map_err(|error| match error {
-        KernelError::Call { call: "BPF_LINK_CREATE", source, .. } if source.raw_os_error() == Some(nix::libc::EPERM) => {
-            KernelError::Forbidden { cgroup: cgroup.path().into(), hook }
-        }
+        KernelError::Call {
+            call: "BPF_LINK_CREATE",
+            cause,
+            ..
+        } if cause.raw_os_error() == Some(nix::libc::EPERM) => KernelError::Forbidden {
+            cgroup: cgroup.path().into(),
+            hook,
+        },
         other => other,
     })
 }
 
 fn program_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
     let missing = || KernelError::Load(format!("the object holds no program {name}"));
-    let fd = ebpf.program(name).ok_or_else(missing)?.fd().map_err(|error| KernelError::Load(error.to_string()))?;
+    let fd = ebpf
+        .program(name)
+        .ok_or_else(missing)?
+        .fd()
+        .map_err(|error| KernelError::Load(error.to_string()))?;
     let fd: BorrowedFd<'_> = fd.as_fd();
-    fd.try_clone_to_owned().map_err(|error| KernelError::call("dup", name, error))
+    fd.try_clone_to_owned()
+        .map_err(|error| KernelError::call("dup", name, error))
 }

@@ -24,7 +24,11 @@ struct Diff<K, V> {
 
 impl<K: Ord + Copy, V: PartialEq + Copy> Diff<K, V> {
     fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
-        let gone = from.keys().filter(|key| !to.contains_key(key)).copied().collect();
+        let gone = from
+            .keys()
+            .filter(|key| !to.contains_key(key))
+            .copied()
+            .collect();
         let (mut changed, mut new) = (Vec::new(), Vec::new());
         for (key, value) in to {
             match from.get(key) {
@@ -66,16 +70,27 @@ pub fn write(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), Kern
 
     // Nobody refers to these yet: port tables are never changed once written.
     for (key, value) in ports.new.iter().chain(&ports.changed) {
-        maps.egress_ports.insert(key, value, 0).map_err(KernelError::map("EGRESS_PORTS"))?;
+        maps.egress_ports
+            .insert(key, value, 0)
+            .map_err(KernelError::map("EGRESS_PORTS"))?;
     }
     for (prefix, value) in egress.new.iter().filter(|(prefix, _)| !is_live(prefix)) {
-        maps.egress.insert(&trie_key(prefix), value, 0).map_err(KernelError::map("EGRESS"))?;
+        maps.egress
+            .insert(&trie_key(prefix), value, 0)
+            .map_err(KernelError::map("EGRESS"))?;
     }
-    close(maps, from, to, egress.gone.iter().filter(|prefix| is_live(prefix)))?;
+    close(
+        maps,
+        from,
+        to,
+        egress.gone.iter().filter(|prefix| is_live(prefix)),
+    )?;
     change(maps, from, to, &egress.changed)?;
     let opening = egress.new.iter().filter(|(prefix, _)| is_live(prefix));
     for (prefix, value) in opening {
-        maps.egress.insert(&trie_key(prefix), value, 0).map_err(KernelError::map("EGRESS"))?;
+        maps.egress
+            .insert(&trie_key(prefix), value, 0)
+            .map_err(KernelError::map("EGRESS"))?;
     }
     open(maps, from, to)?;
 
@@ -117,13 +132,19 @@ fn change(
     egress: &[(EgressPrefix, EgressEntry)],
 ) -> Result<(), KernelError> {
     for (key, value) in Diff::between(&from.addresses, &to.addresses).changed {
-        maps.addresses.insert(key, value, 0).map_err(KernelError::map("ADDRESSES"))?;
+        maps.addresses
+            .insert(key, value, 0)
+            .map_err(KernelError::map("ADDRESSES"))?;
     }
     for (key, value) in Diff::between(&from.services, &to.services).changed {
-        maps.services.insert(key, value, 0).map_err(KernelError::map("SERVICES"))?;
+        maps.services
+            .insert(key, value, 0)
+            .map_err(KernelError::map("SERVICES"))?;
     }
     for (prefix, value) in egress {
-        maps.egress.insert(&trie_key(prefix), value, 0).map_err(KernelError::map("EGRESS"))?;
+        maps.egress
+            .insert(&trie_key(prefix), value, 0)
+            .map_err(KernelError::map("EGRESS"))?;
     }
     Ok(())
 }
@@ -132,18 +153,29 @@ fn change(
 /// what they refer to is all there.
 fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
     for (key, value) in Diff::between(&from.addresses, &to.addresses).new {
-        maps.addresses.insert(key, value, 0).map_err(KernelError::map("ADDRESSES"))?;
+        maps.addresses
+            .insert(key, value, 0)
+            .map_err(KernelError::map("ADDRESSES"))?;
     }
     for (key, value) in Diff::between(&from.services, &to.services).new {
-        maps.services.insert(key, value, 0).map_err(KernelError::map("SERVICES"))?;
+        maps.services
+            .insert(key, value, 0)
+            .map_err(KernelError::map("SERVICES"))?;
     }
     let local = Diff::between(&from.local, &to.local);
     for (key, value) in local.new {
-        maps.local.insert(key, value, 0).map_err(KernelError::map("LOCAL"))?;
+        maps.local
+            .insert(key, value, 0)
+            .map_err(KernelError::map("LOCAL"))?;
     }
     let workloads = Diff::between(&from.workloads, &to.workloads);
     for (netns, workload) in workloads.changed.iter().chain(&workloads.new) {
-        write_workload(maps, netns, workload, from.workloads.get(netns).map(|old| old.id))?;
+        write_workload(
+            maps,
+            netns,
+            workload,
+            from.workloads.get(netns).map(|old| old.id),
+        )?;
     }
     for netns in workloads.gone {
         remove(maps.workloads.remove(&netns), "WORKLOADS")?;
@@ -168,9 +200,13 @@ fn write_workload(
     old: Option<WorkloadId>,
 ) -> Result<(), KernelError> {
     if old != Some(workload.id) {
-        maps.pending.insert(workload.id, 0, 0).map_err(KernelError::map("PENDING"))?;
+        maps.pending
+            .insert(workload.id, 0, 0)
+            .map_err(KernelError::map("PENDING"))?;
     }
-    maps.workloads.insert(netns, workload, 0).map_err(KernelError::map("WORKLOADS"))
+    maps.workloads
+        .insert(netns, workload, 0)
+        .map_err(KernelError::map("WORKLOADS"))
 }
 
 /// What the maps hold now: after a crash, the work of an earlier process.
@@ -179,7 +215,9 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
         name: &'static str,
         entries: impl Iterator<Item = Result<(K, V), MapError>>,
     ) -> Result<BTreeMap<K, V>, KernelError> {
-        entries.collect::<Result<_, _>>().map_err(KernelError::map(name))
+        entries
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::map(name))
     }
     Ok(TableSet {
         workloads: all("WORKLOADS", maps.workloads.iter())?,
@@ -188,14 +226,20 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
         services: all("SERVICES", maps.services.iter())?,
         egress: all(
             "EGRESS",
-            maps.egress.iter().map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))),
+            maps.egress
+                .iter()
+                .map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))),
         )?,
         egress_ports: all("EGRESS_PORTS", maps.egress_ports.iter())?,
     })
 }
 
 fn live_policy_sets(tables: &TableSet) -> BTreeSet<PolicySetId> {
-    tables.workloads.values().map(|workload| workload.policy_set).collect()
+    tables
+        .workloads
+        .values()
+        .map(|workload| workload.policy_set)
+        .collect()
 }
 
 fn trie_key(prefix: &EgressPrefix) -> TrieKey<EgressKey> {
@@ -206,7 +250,11 @@ fn trie_key(prefix: &EgressPrefix) -> TrieKey<EgressKey> {
 fn remove(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
         other => other.map_err(KernelError::map(map)),
     }
 }

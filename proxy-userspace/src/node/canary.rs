@@ -43,14 +43,19 @@ impl Canaries {
     /// Starts the thread; it ends with this handle.
     pub fn start() -> io::Result<Self> {
         let (rounds, inbox) = channel();
-        std::thread::Builder::new().name("weir-canary".into()).spawn(move || watch(&inbox))?;
+        std::thread::Builder::new()
+            .name("weir-canary".into())
+            .spawn(move || watch(&inbox))?;
         Ok(Self { rounds })
     }
 
     /// Verifies `fresh` at once and `all` regularly. Never waits.
     pub fn watch(&self, all: Vec<Arc<Pod>>, fresh: Vec<Arc<Pod>>) {
         let weak = |pods: Vec<Arc<Pod>>| pods.iter().map(Arc::downgrade).collect();
-        let round = Round { all: weak(all), fresh: weak(fresh) };
+        let round = Round {
+            all: weak(all),
+            fresh: weak(fresh),
+        };
         if self.rounds.send(round).is_err() {
             tracing::error!("the canary thread has ended: capture is not verified any more");
         }
@@ -65,10 +70,16 @@ fn watch(inbox: &Receiver<Round>) {
         match inbox.recv_timeout(due.saturating_duration_since(now)) {
             Ok(round) => {
                 all = round.all;
-                round.fresh.iter().filter_map(Weak::upgrade).for_each(|pod| verify(&pod));
+                round
+                    .fresh
+                    .iter()
+                    .filter_map(Weak::upgrade)
+                    .for_each(|pod| verify(&pod));
             }
             Err(RecvTimeoutError::Timeout) => {
-                all.iter().filter_map(Weak::upgrade).for_each(|pod| verify(&pod));
+                all.iter()
+                    .filter_map(Weak::upgrade)
+                    .for_each(|pod| verify(&pod));
                 due = Instant::now() + PERIOD;
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -79,8 +90,14 @@ fn watch(inbox: &Receiver<Round>) {
 /// Sends one canary and notes what it found.
 fn verify(pod: &Pod) {
     let enrolment = match send(pod) {
-        Ok(()) => Enrolment { captured: true, why: "a canary came through".into() },
-        Err(why) => Enrolment { captured: false, why },
+        Ok(()) => Enrolment {
+            captured: true,
+            why: "a canary came through".into(),
+        },
+        Err(why) => Enrolment {
+            captured: false,
+            why,
+        },
     };
     if !enrolment.captured {
         tracing::warn!(workload = %pod.name(), why = enrolment.why, "not captured");
@@ -129,9 +146,12 @@ fn wait(child: &mut Child) -> io::Result<bool> {
 
 /// The canary itself, in a process of its own: joins the pod and dials.
 pub fn run(netns: &Path, cgroup: &Path) -> Result<(), String> {
-    std::fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| format!("joining the pod's cgroup: {error}"))?;
-    let file = std::fs::File::open(netns).map_err(|error| format!("opening the pod's netns: {error}"))?;
-    setns(file, CloneFlags::CLONE_NEWNET).map_err(|error| format!("entering the pod's netns: {error}"))?;
+    std::fs::write(cgroup.join("cgroup.procs"), "0")
+        .map_err(|error| format!("joining the pod's cgroup: {error}"))?;
+    let file =
+        std::fs::File::open(netns).map_err(|error| format!("opening the pod's netns: {error}"))?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| format!("entering the pod's netns: {error}"))?;
     let to = SocketAddr::new(CANARY_ADDR.into(), CANARY_PORT.0);
     let mut stream = TcpStream::connect_timeout(&to, CONNECT).map_err(|error| {
         format!("the connect of a canary to {to} failed ({error}): weir's hooks do not run in this cgroup, or not before another program's")
@@ -145,7 +165,9 @@ pub fn run(netns: &Path, cgroup: &Path) -> Result<(), String> {
     }
     match stream.peer_addr() {
         Ok(peer) if peer == to => Ok(()),
-        Ok(peer) => Err(format!("getpeername showed {peer} instead of {to}: the getpeername hook does not run")),
+        Ok(peer) => Err(format!(
+            "getpeername showed {peer} instead of {to}: the getpeername hook does not run"
+        )),
         Err(error) => Err(format!("getpeername: {error}")),
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use proxy_common::{Decision, Destination, Port, Reason, RuleId, Verdict, decide};
+use proxy_common::{Decision, Destination, EgressDefault, Port, Reason, RuleId, Verdict, decide};
 
 use crate::config::object::{AppProtocol, ObjectName};
 use crate::control::{ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host, Target};
@@ -14,9 +14,16 @@ use crate::snapshot::{Request, RuleView, ServiceView, Snapshot, Source, Subset};
 
 /// Answers `query` by `snapshot`.
 pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
-    let source = snapshot.sources.values().find(|source| source.name == query.workload).ok_or_else(|| {
-        ExplainError::UnknownWorkload(format!("{} is no enrolled workload of this node: see `weir workloads`", query.workload))
-    })?;
+    let source = snapshot
+        .sources
+        .values()
+        .find(|source| source.name == query.workload)
+        .ok_or_else(|| {
+            ExplainError::UnknownWorkload(format!(
+                "{} is no enrolled workload of this node: see `weir workloads`",
+                query.workload
+            ))
+        })?;
     let mut explanation = Explanation {
         workload: source.text.to_string(),
         generation: snapshot.generation,
@@ -24,7 +31,7 @@ pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation,
     };
     match destination(snapshot, source, &query.destination)? {
         Asked::Address(addr) => by_address(snapshot, source, addr, query, &mut explanation)?,
-        Asked::Name(name, port) => by_name(source, &name, port, &mut explanation),
+        Asked::Name(name, port) => by_name(snapshot, source, &name, port, &mut explanation),
     }
     Ok(explanation)
 }
@@ -36,7 +43,11 @@ enum Asked {
 }
 
 /// A service's name stands for its virtual address; any other name is external.
-fn destination(snapshot: &Snapshot, source: &Source, target: &Target) -> Result<Asked, ExplainError> {
+fn destination(
+    snapshot: &Snapshot,
+    source: &Source,
+    target: &Target,
+) -> Result<Asked, ExplainError> {
     let unclear = |text: String| ExplainError::UnclearDestination(text);
     match &target.host {
         Host::Address(ip) => match target.port.or_else(|| only_port_at(snapshot, *ip)) {
@@ -49,17 +60,27 @@ fn destination(snapshot: &Snapshot, source: &Source, target: &Target) -> Result<
                 .services
                 .values()
                 .map(AsRef::as_ref)
-                .filter(|view| view.name == service && target.port.is_none_or(|port| port == view.port))
+                .filter(|view| {
+                    view.name == service && target.port.is_none_or(|port| port == view.port)
+                })
                 .collect();
             match (ports.as_slice(), target.port) {
                 ([view], _) => address_of(snapshot, view)
                     .map(Asked::Address)
-                    .ok_or_else(|| unclear(format!("service {service} has no clusterIP: it cannot be dialled"))),
+                    .ok_or_else(|| {
+                        unclear(format!(
+                            "service {service} has no clusterIP: it cannot be dialled"
+                        ))
+                    }),
                 ([], Some(port)) => HostName::parse(name)
                     .map(|name| Asked::Name(name, port))
                     .map_err(|error| unclear(format!("{name}: {error}"))),
-                ([], None) => Err(unclear(format!("{name} is no service; for a host name write {name}:PORT"))),
-                (_, _) => Err(unclear(format!("service {service} has several ports: write {name}:PORT"))),
+                ([], None) => Err(unclear(format!(
+                    "{name} is no service; for a host name write {name}:PORT"
+                ))),
+                (_, _) => Err(unclear(format!(
+                    "service {service} has several ports: write {name}:PORT"
+                ))),
             }
         }
     }
@@ -67,16 +88,28 @@ fn destination(snapshot: &Snapshot, source: &Source, target: &Target) -> Result<
 
 fn service_name(name: &str, namespace: &str) -> ObjectName {
     let (name, namespace) = name.split_once('.').unwrap_or((name, namespace));
-    ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
+    ObjectName {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 fn address_of(snapshot: &Snapshot, view: &ServiceView) -> Option<SocketAddr> {
-    let found = snapshot.tables.services.iter().find(|(_, entry)| entry.service == view.id);
+    let found = snapshot
+        .tables
+        .services
+        .iter()
+        .find(|(_, entry)| entry.service == view.id);
     found.map(|(key, _)| SocketAddr::new(key.addr.to_ip(), key.port.0))
 }
 
 fn only_port_at(snapshot: &Snapshot, ip: IpAddr) -> Option<Port> {
-    let mut ports = snapshot.tables.services.keys().filter(|key| key.addr.to_ip() == ip).map(|key| key.port);
+    let mut ports = snapshot
+        .tables
+        .services
+        .keys()
+        .filter(|key| key.addr.to_ip() == ip)
+        .map(|key| key.port);
     ports.next().filter(|_| ports.next().is_none())
 }
 
@@ -89,7 +122,10 @@ fn by_address(
 ) -> Result<(), ExplainError> {
     let netns = source.pod.netns().cookie();
     let Some(workload) = snapshot.tables.workloads.get(&netns) else {
-        return Err(ExplainError::UnknownWorkload(format!("{} is not enrolled any more", source.name)));
+        return Err(ExplainError::UnknownWorkload(format!(
+            "{} is not enrolled any more",
+            source.name
+        )));
     };
     let decision = decide(&snapshot.tables, workload, netns, Destination::from(addr));
     explanation.destination = addr.to_string();
@@ -111,7 +147,10 @@ fn told(snapshot: &Snapshot, decision: &Decision, explanation: &mut Explanation)
     }
     .into();
     explanation.reason = decision.reason.name().into();
-    let rule = snapshot.egress.get(&decision.rule).filter(|_| decision.rule != RuleId::NONE);
+    let rule = snapshot
+        .egress
+        .get(&decision.rule)
+        .filter(|_| decision.rule != RuleId::NONE);
     explanation.rule = rule.map(|rule| rule.label.to_string());
 }
 
@@ -129,7 +168,11 @@ fn routed(
     };
     explanation.protocol = Some(protocol.into());
     let headers = headers(query)?;
-    let authority = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    let authority = headers
+        .get("host")
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let request = Request {
         method: query.method.as_deref().unwrap_or("GET"),
         uri: query.path.as_deref().unwrap_or("/"),
@@ -144,13 +187,20 @@ fn routed(
         Some(rule) => by_weight(rule),
     };
     if explanation.endpoints.is_empty() {
-        explanation.notes.push(format!("{} has no ready endpoint: HTTP gets 503, bytes a reset", view.label));
+        explanation.notes.push(format!(
+            "{} has no ready endpoint: HTTP gets 503, bytes a reset",
+            view.label
+        ));
     }
     Ok(())
 }
 
 fn by_weight(rule: &RuleView) -> Vec<ExplainedEndpoint> {
-    rule.subsets.iter().zip(&rule.weights).flat_map(|(subset, weight)| shares(subset, *weight)).collect()
+    rule.subsets
+        .iter()
+        .zip(&rule.weights)
+        .flat_map(|(subset, weight)| shares(subset, *weight))
+        .collect()
 }
 
 fn shares(subset: &Subset, percent: u32) -> Vec<ExplainedEndpoint> {
@@ -166,9 +216,13 @@ fn shares(subset: &Subset, percent: u32) -> Vec<ExplainedEndpoint> {
 fn headers(query: &ExplainQuery) -> Result<HeaderMap, ExplainError> {
     let mut headers = HeaderMap::new();
     for (name, value) in &query.headers {
-        let parsed = name.parse::<HeaderName>().ok().zip(value.parse::<HeaderValue>().ok());
-        let (name, value) =
-            parsed.ok_or_else(|| ExplainError::UnclearDestination(format!("{name}: {value:?} is no header")))?;
+        let parsed = name
+            .parse::<HeaderName>()
+            .ok()
+            .zip(value.parse::<HeaderValue>().ok());
+        let (name, value) = parsed.ok_or_else(|| {
+            ExplainError::UnclearDestination(format!("{name}: {value:?} is no header"))
+        })?;
         headers.append(name, value);
     }
     Ok(headers)
@@ -176,18 +230,29 @@ fn headers(query: &ExplainQuery) -> Result<HeaderMap, ExplainError> {
 
 /// A host name: which rule on names would open it. Rules on addresses depend on
 /// what the name resolves to, which is not asked here.
-fn by_name(source: &Source, name: &HostName, port: Port, explanation: &mut Explanation) {
+fn by_name(
+    snapshot: &Snapshot,
+    source: &Source,
+    name: &HostName,
+    port: Port,
+    explanation: &mut Explanation,
+) {
     explanation.destination = format!("{name}:{}", port.0);
-    let rule = source
-        .hosts
-        .iter()
-        .find(|rule| rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name)));
-    let (verdict, reason) = match rule {
-        Some(_) => ("proxy", Reason::EgressByName),
-        None => ("deny", Reason::EgressDenied),
+    let rule = source.hosts.iter().find(|rule| {
+        rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name))
+    });
+    let workload = snapshot.tables.workloads.get(&source.pod.netns().cookie());
+    let by_default = workload.map_or(EgressDefault::Deny, proxy_common::Workload::egress_default);
+    let (verdict, reason) = match (by_default, rule) {
+        (EgressDefault::Allow, _) => ("direct", Reason::EgressAllowed),
+        (EgressDefault::Audit, _) => ("direct", Reason::EgressAudited),
+        (EgressDefault::Deny, Some(_)) => ("proxy", Reason::EgressByName),
+        (EgressDefault::Deny, None) => ("deny", Reason::EgressDenied),
     };
     explanation.verdict = verdict.into();
     explanation.reason = reason.name().into();
     explanation.rule = rule.map(|rule| rule.label.to_string());
-    explanation.notes.push("only rules on host names were looked at; ask for an address to see the others, and the mesh's default".into());
+    explanation.notes.push(
+        "only rules on host names were looked at; ask for an address to see the others".into(),
+    );
 }

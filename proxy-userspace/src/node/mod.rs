@@ -18,10 +18,11 @@ pub use canary::run as run_canary;
 pub use pod::{Admission, CANARY_ADDR, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
 
 use self::canary::Canaries;
-use crate::config::{Objects, Warning};
 use crate::config::object::{LocalPod, ObjectName, Workload};
+use crate::config::{Objects, Warning};
 use crate::control::{
-    Dataplane, DataplaneStatus, ExplainError, ExplainQuery, Explanation, InstallError, WorkloadStatus,
+    Dataplane, DataplaneStatus, ExplainError, ExplainQuery, Explanation, InstallError,
+    WorkloadStatus,
 };
 use crate::kernel::{Kernel, KernelError};
 use crate::proxy::{Command, WorkerHandle};
@@ -80,17 +81,29 @@ impl Node {
     }
 
     /// Enrols what is new, drops what is gone, keeps what is the same.
-    fn enrol(&self, objects: &Objects, warnings: &mut Vec<Warning>) -> Result<Enrolled, InstallError> {
+    fn enrol(
+        &self,
+        objects: &Objects,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
         for (name, workload) in &objects.workloads {
-            let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else { continue };
-            if let Some(pod) = self.pods.get(name).filter(|pod| is_same(pod, spec, workload)) {
+            let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
+                continue;
+            };
+            if let Some(pod) = self
+                .pods
+                .get(name)
+                .filter(|pod| is_same(pod, spec, workload))
+            {
                 enrolled.pods.insert(name.clone(), Arc::clone(pod));
                 continue;
             }
             match self.enrol_one(spec, workload) {
                 Ok(newcomer) => {
-                    enrolled.pods.insert(name.clone(), Arc::clone(&newcomer.pod));
+                    enrolled
+                        .pods
+                        .insert(name.clone(), Arc::clone(&newcomer.pod));
                     enrolled.newcomers.push(newcomer);
                 }
                 Err(error) if self.started => return Err(InstallError::Refused(error.to_string())),
@@ -103,21 +116,41 @@ impl Node {
 
     fn enrol_one(&self, spec: &LocalPod, workload: &Workload) -> Result<Newcomer, PodError> {
         let name = &workload.name;
-        let (pod, listeners) = Pod::enrol(name, spec, &workload.addresses, &self.home, self.workers.len())?;
+        let (pod, listeners) = Pod::enrol(
+            name,
+            spec,
+            &workload.addresses,
+            &self.home,
+            self.workers.len(),
+        )?;
         let mut kernel = lock(&self.kernel);
-        let cgroup_error = |source| PodError::Cgroup { name: name.clone(), source };
+        let cgroup_error = |cause| PodError::Cgroup {
+            name: name.clone(),
+            cause,
+        };
         for listener in listeners.iter().flatten() {
             kernel.mark_listener(listener).map_err(cgroup_error)?;
         }
         kernel.fence(pod.cgroup()).map_err(cgroup_error)?;
-        Ok(Newcomer { pod: Arc::new(pod), listeners })
+        Ok(Newcomer {
+            pod: Arc::new(pod),
+            listeners,
+        })
     }
 
     /// Everything after the tables are in force.
     fn settle(&mut self, enrolled: Enrolled) {
-        let gone: Vec<ObjectName> =
-            self.pods.keys().filter(|name| !enrolled.pods.contains_key(*name)).cloned().collect();
-        let fresh: Vec<Arc<Pod>> = enrolled.newcomers.iter().map(|newcomer| Arc::clone(&newcomer.pod)).collect();
+        let gone: Vec<ObjectName> = self
+            .pods
+            .keys()
+            .filter(|name| !enrolled.pods.contains_key(*name))
+            .cloned()
+            .collect();
+        let fresh: Vec<Arc<Pod>> = enrolled
+            .newcomers
+            .iter()
+            .map(|newcomer| Arc::clone(&newcomer.pod))
+            .collect();
         for Newcomer { pod, listeners } in enrolled.newcomers {
             for (worker, listeners) in self.workers.iter().zip(listeners) {
                 worker.send(Command::Serve(Arc::clone(&pod), listeners));
@@ -130,11 +163,16 @@ impl Node {
             worker.send(Command::Refresh);
         }
         self.pods = enrolled.pods;
-        self.canaries.watch(self.pods.values().cloned().collect(), fresh);
+        self.canaries
+            .watch(self.pods.values().cloned().collect(), fresh);
         let snapshot = self.snapshot.load();
         self.telemetry.set_generation(snapshot.generation);
-        let sources = snapshot.sources.values().map(|source| Arc::clone(&source.label));
-        self.telemetry.set_inventory(snapshot.revision, snapshot.sources.len() as u64, sources);
+        let sources = snapshot
+            .sources
+            .values()
+            .map(|source| Arc::clone(&source.label));
+        self.telemetry
+            .set_inventory(snapshot.revision, snapshot.sources.len() as u64, sources);
     }
 
     fn fences(&self, pods: &BTreeMap<ObjectName, Arc<Pod>>) {
@@ -187,7 +225,12 @@ fn check_netns(pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Result<(), InstallError
 }
 
 impl Dataplane for Node {
-    fn install(&mut self, objects: &Objects, generation: u64, revision: u64) -> Result<Vec<Warning>, InstallError> {
+    fn install(
+        &mut self,
+        objects: &Objects,
+        generation: u64,
+        revision: u64,
+    ) -> Result<Vec<Warning>, InstallError> {
         let mut warnings = Vec::new();
         let enrolled = match self.enrol(objects, &mut warnings) {
             Ok(enrolled) => enrolled,
@@ -197,7 +240,12 @@ impl Dataplane for Node {
             }
         };
         let former = self.snapshot.load_full();
-        let input = Input { objects, pods: &enrolled.pods, generation, revision };
+        let input = Input {
+            objects,
+            pods: &enrolled.pods,
+            generation,
+            revision,
+        };
         let snapshot = Arc::new(self.compiler.compile(input, &former));
         // The proxy first: whatever the kernel sends it by the new tables, it knows.
         self.snapshot.store(Arc::clone(&snapshot));

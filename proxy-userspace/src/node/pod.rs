@@ -31,22 +31,22 @@ pub const CANARY_PORT: Port = Port(9);
 #[derive(Debug, thiserror::Error)]
 pub enum PodError {
     /// The netns file does not open.
-    #[error("workload {name}: netns {path}: {source}; is the pod still there?", path = path.display())]
+    #[error("workload {name}: netns {path}: {cause}; is the pod still there?", path = path.display())]
     Netns {
         /// The workload.
         name: ObjectName,
         /// Its `spec.netns`.
         path: PathBuf,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The cgroup does not open or cannot be fenced.
-    #[error("workload {name}: cgroup: {source}")]
+    #[error("workload {name}: cgroup: {cause}")]
     Cgroup {
         /// The workload.
         name: ObjectName,
         /// What the kernel half says.
-        source: KernelError,
+        cause: KernelError,
     },
     /// The netns is the node's own.
     #[error("workload {name}: {path} is the node's own network namespace: enrolling it would capture the node's own services", path = path.display())]
@@ -57,7 +57,9 @@ pub enum PodError {
         path: PathBuf,
     },
     /// `lo` is down: connects to the listener would hang.
-    #[error("workload {name}: the loopback interface is down in its netns: run `ip -n NETNS link set lo up`")]
+    #[error(
+        "workload {name}: the loopback interface is down in its netns: run `ip -n NETNS link set lo up`"
+    )]
     LoopbackDown {
         /// The workload.
         name: ObjectName,
@@ -79,14 +81,14 @@ pub enum PodError {
         found: String,
     },
     /// The listener does not open.
-    #[error("workload {name}: listening on {addr} in its netns: {source}")]
+    #[error("workload {name}: listening on {addr} in its netns: {cause}")]
     Listen {
         /// The workload.
         name: ObjectName,
         /// Where.
         addr: SocketAddr,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -123,14 +125,26 @@ impl Pod {
         home: &Netns,
         workers: usize,
     ) -> Result<(Self, Vec<Vec<TcpListener>>), PodError> {
-        let netns_error = |source| PodError::Netns { name: name.clone(), path: spec.netns.clone(), source };
+        let netns_error = |cause| PodError::Netns {
+            name: name.clone(),
+            path: spec.netns.clone(),
+            cause,
+        };
         let netns = Netns::open(&spec.netns).map_err(netns_error)?;
         if netns.cookie() == home.cookie() {
-            return Err(PodError::NodeNetns { name: name.clone(), path: spec.netns.clone() });
+            return Err(PodError::NodeNetns {
+                name: name.clone(),
+                path: spec.netns.clone(),
+            });
         }
-        let cgroup = Cgroup::open(&spec.cgroup).map_err(|source| PodError::Cgroup { name: name.clone(), source })?;
+        let cgroup = Cgroup::open(&spec.cgroup).map_err(|cause| PodError::Cgroup {
+            name: name.clone(),
+            cause,
+        })?;
         let view = netns.look(home).map_err(netns_error)?;
-        let loopback = view.loopback.ok_or_else(|| PodError::LoopbackDown { name: name.clone() })?;
+        let loopback = view
+            .loopback
+            .ok_or_else(|| PodError::LoopbackDown { name: name.clone() })?;
         check_addresses(name, addresses, &view.addrs)?;
         let on: Vec<LocalAddr> = listening_on(&view.addrs, addresses);
         if on.is_empty() {
@@ -141,12 +155,21 @@ impl Pod {
         for addr in on {
             let mut bound = SocketAddr::new(addr.ip, 0);
             for worker in &mut sockets {
-                let listen_error = |source| PodError::Listen { name: name.clone(), addr: bound, source };
+                let listen_error = |cause| PodError::Listen {
+                    name: name.clone(),
+                    addr: bound,
+                    cause,
+                };
                 let socket = netns.listen(home, bound, loopback).map_err(listen_error)?;
                 bound = socket.local_addr().map_err(listen_error)?;
                 worker.push(socket);
             }
-            listeners.push(Listener { addr: Addr::from(addr.ip), ifindex: addr.ifindex, port: Port(bound.port()), pad: 0 });
+            listeners.push(Listener {
+                addr: Addr::from(addr.ip),
+                ifindex: addr.ifindex,
+                port: Port(bound.port()),
+                pad: 0,
+            });
         }
         let pod = Self {
             name: name.clone(),
@@ -157,7 +180,10 @@ impl Pod {
             local: view.addrs,
             listeners,
             connections: AtomicUsize::new(0),
-            enrolment: Mutex::new(Enrolment { captured: false, why: "not verified yet".into() }),
+            enrolment: Mutex::new(Enrolment {
+                captured: false,
+                why: "not verified yet".into(),
+            }),
         };
         Ok((pod, sockets))
     }
@@ -208,17 +234,25 @@ impl Pod {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Admission { pod: Arc::clone(self) })
+        Some(Admission {
+            pod: Arc::clone(self),
+        })
     }
 
     /// What the last canary found.
     pub fn enrolment(&self) -> Enrolment {
-        self.enrolment.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.enrolment
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Notes what a canary found.
     pub fn set_enrolment(&self, enrolment: Enrolment) {
-        *self.enrolment.lock().unwrap_or_else(PoisonError::into_inner) = enrolment;
+        *self
+            .enrolment
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = enrolment;
     }
 }
 
@@ -243,19 +277,42 @@ impl Drop for Admission {
 
 /// Addresses that a Workload claims must be its netns's own: else it would
 /// speak for somebody else.
-fn check_addresses(name: &ObjectName, claimed: &[IpAddr], found: &[LocalAddr]) -> Result<(), PodError> {
-    let missing = claimed.iter().find(|addr| !found.iter().any(|local| local.ip == **addr));
+fn check_addresses(
+    name: &ObjectName,
+    claimed: &[IpAddr],
+    found: &[LocalAddr],
+) -> Result<(), PodError> {
+    let missing = claimed
+        .iter()
+        .find(|addr| !found.iter().any(|local| local.ip == **addr));
     missing.map_or(Ok(()), |addr| {
-        let found: Vec<String> = found.iter().filter(|local| !local.loopback).map(|local| local.ip.to_string()).collect();
-        Err(PodError::ForeignAddress { name: name.clone(), addr: *addr, found: found.join(", ") })
+        let found: Vec<String> = found
+            .iter()
+            .filter(|local| !local.loopback)
+            .map(|local| local.ip.to_string())
+            .collect();
+        Err(PodError::ForeignAddress {
+            name: name.clone(),
+            addr: *addr,
+            found: found.join(", "),
+        })
     })
 }
 
 /// Where to listen: the claimed addresses first (they are the pod's face), then
 /// the other IPv4 ones, as many as the kernel's table has room for.
 fn listening_on(found: &[LocalAddr], claimed: &[IpAddr]) -> Vec<LocalAddr> {
-    let mut on: Vec<LocalAddr> = found.iter().filter(|addr| !addr.loopback && addr.ip.is_ipv4()).copied().collect();
-    on.sort_by_key(|addr| claimed.iter().position(|claim| *claim == addr.ip).unwrap_or(usize::MAX));
+    let mut on: Vec<LocalAddr> = found
+        .iter()
+        .filter(|addr| !addr.loopback && addr.ip.is_ipv4())
+        .copied()
+        .collect();
+    on.sort_by_key(|addr| {
+        claimed
+            .iter()
+            .position(|claim| *claim == addr.ip)
+            .unwrap_or(usize::MAX)
+    });
     on.truncate(LISTENERS_MAX);
     on
 }

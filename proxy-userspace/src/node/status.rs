@@ -16,18 +16,24 @@ pub fn status(kernel: &Kernel, pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Datapla
         hook: format!("cgroup/{hook}"),
         attached: kernel.is_attached(hook),
     });
-    let maps = kernel.usage().into_iter().map(|(name, entries, capacity)| MapStatus {
-        name: name.to_owned(),
-        entries: Some(entries as u64),
-        capacity: capacity as u64,
-    });
+    let maps = kernel
+        .usage()
+        .into_iter()
+        .map(|(name, entries, capacity)| MapStatus {
+            name: name.to_owned(),
+            entries: Some(entries as u64),
+            capacity: capacity as u64,
+        });
     let listeners = pods.values().flat_map(|pod| {
         pod.listeners().iter().map(|listener| ListenerStatus {
             workload: pod.name().to_string(),
             address: std::net::SocketAddr::new(listener.addr.to_ip(), listener.port.0),
         })
     });
-    let counters = kernel.counters().into_iter().map(|(counter, total)| (counter.name().to_owned(), total));
+    let counters = kernel
+        .counters()
+        .into_iter()
+        .map(|(counter, total)| (counter.name().to_owned(), total));
     DataplaneStatus {
         programs: programs.collect(),
         maps: maps.collect(),
@@ -44,7 +50,11 @@ pub fn workloads(
     snapshot: &Snapshot,
     pods: &BTreeMap<ObjectName, Arc<Pod>>,
 ) -> Vec<WorkloadStatus> {
-    let ids: BTreeMap<&ObjectName, _> = snapshot.sources.values().map(|source| (&source.name, source.id)).collect();
+    let ids: BTreeMap<&ObjectName, _> = snapshot
+        .sources
+        .values()
+        .map(|source| (&source.name, source.id))
+        .collect();
     pods.values()
         .map(|pod| {
             let enrolment = pod.enrolment();

@@ -61,7 +61,9 @@ impl Refusal {
         match self {
             Self::AmbiguousLength | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoService | Self::NoEndpoint | Self::ConnectFailed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoService | Self::NoEndpoint | Self::ConnectFailed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::EgressDenied | Self::HostDenied | Self::AddressDenied | Self::NameUnresolved => {
                 StatusCode::FORBIDDEN
@@ -71,12 +73,18 @@ impl Refusal {
 
     /// Whether policy said so.
     pub const fn is_denial(self) -> bool {
-        matches!(self, Self::EgressDenied | Self::HostDenied | Self::AddressDenied | Self::NameUnresolved)
+        matches!(
+            self,
+            Self::EgressDenied | Self::HostDenied | Self::AddressDenied | Self::NameUnresolved
+        )
     }
 
     /// Whether the connection can carry no further request.
     pub const fn closes(self) -> bool {
-        matches!(self, Self::AmbiguousLength | Self::BrokenBody | Self::Connect)
+        matches!(
+            self,
+            Self::AmbiguousLength | Self::BrokenBody | Self::Connect
+        )
     }
 }
 
@@ -102,7 +110,10 @@ pub fn refuse(refusal: Refusal, detail: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     headers.insert(CONTENT_LENGTH, length);
     headers.insert("x-weir-reason", HeaderValue::from_static(refusal.name()));
     if refusal.closes() {

@@ -47,8 +47,13 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
         let frame = ready!(Pin::new(inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
@@ -66,7 +71,9 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -93,7 +100,10 @@ impl AnswerBody {
     /// The endpoint's body.
     pub fn upstream(body: Incoming, lease: Option<Lease>, exchange: Exchange) -> Self {
         let ended = body.is_end_stream();
-        let mut answer = Self { inner: Inner::Upstream(body, lease), exchange: Some(exchange) };
+        let mut answer = Self {
+            inner: Inner::Upstream(body, lease),
+            exchange: Some(exchange),
+        };
         if ended {
             answer.end();
         }
@@ -103,7 +113,10 @@ impl AnswerBody {
     /// weir's own body.
     pub fn own(bytes: Bytes, exchange: Exchange) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { inner: Inner::Own(bytes), exchange: Some(exchange) }
+        Self {
+            inner: Inner::Own(bytes),
+            exchange: Some(exchange),
+        }
     }
 
     /// Complete: the connection can carry the next request, and the record is told.
@@ -121,7 +134,10 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let frame = match &mut this.inner {
             Inner::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
@@ -159,7 +175,9 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Upstream(body, _) => body.size_hint(),
-            Inner::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
         }
     }
 }

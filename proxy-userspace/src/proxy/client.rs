@@ -80,7 +80,9 @@ impl Head {
     /// Returns whether it did.
     pub fn expire(&self, now: Instant, limit: Duration) -> bool {
         let mut state = self.state();
-        let slow = state.began.is_some_and(|began| now.duration_since(began) > limit);
+        let slow = state
+            .began
+            .is_some_and(|began| now.duration_since(began) > limit);
         let expires = slow && !state.expired;
         if expires {
             state.expired = true;
@@ -183,7 +185,10 @@ impl Scan {
         if byte == b'\r' && self.column == 0 {
             return;
         }
-        let is = |name: &[u8]| name.get(self.column).is_some_and(|wanted| byte.eq_ignore_ascii_case(wanted));
+        let is = |name: &[u8]| {
+            name.get(self.column)
+                .is_some_and(|wanted| byte.eq_ignore_ascii_case(wanted))
+        };
         self.maybe_length &= is(LENGTH);
         self.maybe_encoding &= is(ENCODING);
         self.column += 1;
@@ -217,12 +222,20 @@ pub struct Client {
 impl Client {
     /// `prefix` is what the protocol detection read.
     pub fn new(stream: TcpStream, prefix: Bytes, head: Arc<Head>) -> Self {
-        Self { prefix, wire: Wire(stream), head }
+        Self {
+            prefix,
+            wire: Wire(stream),
+            head,
+        }
     }
 }
 
 impl AsyncRead for Client {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.prefix.is_empty() {
             let taken = this.prefix.len().min(buf.remaining());
@@ -248,11 +261,19 @@ impl AsyncRead for Client {
 }
 
 impl AsyncWrite for Client {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.wire).poll_write(cx, buf)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 
@@ -287,7 +308,11 @@ mod tests {
         let swapped = "POST / HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 3\n\n";
         for split in 0..both.len() {
             assert_eq!(framing(both, split), Framing::Ambiguous, "split at {split}");
-            assert_eq!(framing(swapped, split), Framing::Ambiguous, "split at {split}");
+            assert_eq!(
+                framing(swapped, split),
+                Framing::Ambiguous,
+                "split at {split}"
+            );
         }
     }
 
@@ -300,7 +325,11 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\n",
         ] {
             for split in 0..head.len() {
-                assert_eq!(framing(head, split), Framing::Plain, "{head} split at {split}");
+                assert_eq!(
+                    framing(head, split),
+                    Framing::Plain,
+                    "{head} split at {split}"
+                );
             }
         }
         assert_eq!(Scan::default().framing(), Framing::Unseen);

@@ -67,7 +67,12 @@ impl Captured {
 }
 
 /// Serves one accepted connection to its end.
-pub async fn serve(worker: Rc<Worker>, client: TcpStream, peer: SocketAddr, admission: Option<Admission>) {
+pub async fn serve(
+    worker: Rc<Worker>,
+    client: TcpStream,
+    peer: SocketAddr,
+    admission: Option<Admission>,
+) {
     let Some(flow) = worker.flows.of(&client) else {
         worker.telemetry.flow_missed();
         return reset_on_close(&client);
@@ -83,7 +88,14 @@ pub async fn serve(worker: Rc<Worker>, client: TcpStream, peer: SocketAddr, admi
         return canary(&client).await;
     }
     let from = peer.ip();
-    let captured = Captured { worker, flow, source, from, accepted: Instant::now(), admission };
+    let captured = Captured {
+        worker,
+        flow,
+        source,
+        from,
+        accepted: Instant::now(),
+        admission,
+    };
     if flow.service != proxy_common::ServiceId::NONE {
         match snapshot.services.get(&flow.service).map(Arc::clone) {
             Some(service) => to_service(captured, client, service).await,
@@ -108,20 +120,38 @@ async fn canary(client: &TcpStream) {
 
 /// A service port: by its protocol, or by what the first bytes are.
 async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceView>) {
-    let callee = Callee { label: Arc::clone(&service.label), kind: DestinationKind::Service };
+    let callee = Callee {
+        label: Arc::clone(&service.label),
+        kind: DestinationKind::Service,
+    };
     let _open = opened(&captured, &callee);
     let sniffed = match service.protocol {
-        AppProtocol::Http => Ok(Sniffed::Http { prefix: Bytes::new() }),
-        AppProtocol::Tcp => Ok(Sniffed::Bytes { prefix: Bytes::new(), upstream: None }),
+        AppProtocol::Http => Ok(Sniffed::Http {
+            prefix: Bytes::new(),
+        }),
+        AppProtocol::Tcp => Ok(Sniffed::Bytes {
+            prefix: Bytes::new(),
+            upstream: None,
+        }),
         AppProtocol::Detect => {
             let learned = &captured.worker.server_first;
             let patience = captured.source.header_timeout;
-            sniff(&client, service.id, learned, patience, async || dial(&captured, &service).await).await
+            sniff(&client, service.id, learned, patience, async || {
+                dial(&captured, &service).await
+            })
+            .await
         }
     };
     match sniffed {
         Ok(Sniffed::Http { prefix }) => {
-            http::serve(captured, client, prefix, Callees::Service(service.id), callee).await;
+            http::serve(
+                captured,
+                client,
+                prefix,
+                Callees::Service(service.id),
+                callee,
+            )
+            .await;
         }
         Ok(Sniffed::Bytes { prefix, upstream }) => {
             let dialled = match upstream {
@@ -158,11 +188,17 @@ async fn dial(captured: &Captured, service: &ServiceView) -> io::Result<Dialled>
     let pick = service.pick(&captured.source, None);
     let mut last = io::Error::new(io::ErrorKind::ConnectionRefused, "no endpoint is ready");
     for attempt in 0..ATTEMPTS_MAX {
-        let Some(endpoint) = pick.endpoint(attempt) else { break };
+        let Some(endpoint) = pick.endpoint(attempt) else {
+            break;
+        };
         match captured.connect(endpoint.addr).await {
             Ok(stream) => {
                 let rule = pick.rule.map(|rule| Arc::clone(&rule.label));
-                return Ok(Dialled { stream, endpoint: Arc::clone(endpoint), rule });
+                return Ok(Dialled {
+                    stream,
+                    endpoint: Arc::clone(endpoint),
+                    rule,
+                });
             }
             Err(error) => last = error,
         }
@@ -190,28 +226,44 @@ async fn as_bytes(
             drop(client);
             (None, None, "upstream-connect-failed")
         }
-        Ok(Dialled { stream, endpoint, rule }) => {
+        Ok(Dialled {
+            stream,
+            endpoint,
+            rule,
+        }) => {
             let ended = forward(client, stream, prefix, &moved).await;
-            (Some(endpoint), rule, if ended.is_err() { "reset" } else { "" })
+            (
+                Some(endpoint),
+                rule,
+                if ended.is_err() { "reset" } else { "" },
+            )
         }
     };
-    captured.worker.telemetry.connection_closed(&ConnectionRecord {
-        source: &captured.source.label,
-        workload: &captured.source.text,
-        destination: &callee.label,
-        destination_kind: callee.kind,
-        version: endpoint.as_ref().map_or("", |endpoint| &endpoint.version),
-        endpoint: endpoint.as_ref().map(|endpoint| endpoint.addr),
-        reason,
-        rule: rule.as_deref().unwrap_or_default(),
-        duration: captured.accepted.elapsed(),
-        sent_bytes: moved.sent.get(),
-        received_bytes: moved.received.get(),
-        log: captured.source.access_log,
-    });
+    captured
+        .worker
+        .telemetry
+        .connection_closed(&ConnectionRecord {
+            source: &captured.source.label,
+            workload: &captured.source.text,
+            destination: &callee.label,
+            destination_kind: callee.kind,
+            version: endpoint.as_ref().map_or("", |endpoint| &endpoint.version),
+            endpoint: endpoint.as_ref().map(|endpoint| endpoint.addr),
+            reason,
+            rule: rule.as_deref().unwrap_or_default(),
+            duration: captured.accepted.elapsed(),
+            sent_bytes: moved.sent.get(),
+            received_bytes: moved.received.get(),
+            log: captured.source.access_log,
+        });
 }
 
-async fn forward(client: TcpStream, upstream: TcpStream, prefix: &[u8], moved: &Moved) -> io::Result<()> {
+async fn forward(
+    client: TcpStream,
+    upstream: TcpStream,
+    prefix: &[u8],
+    moved: &Moved,
+) -> io::Result<()> {
     if let Err(error) = write_all(&upstream, prefix).await {
         reset_on_close(&client);
         return Err(error);
@@ -230,7 +282,10 @@ async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot)
         Some(rule) if !by_name => Arc::clone(&rule.label),
         _ => address.as_str().into(),
     };
-    let callee = Callee { label, kind: DestinationKind::External };
+    let callee = Callee {
+        label,
+        kind: DestinationKind::External,
+    };
     let _open = opened(&captured, &callee);
     let Ok(prefix) = http_prefix(&client, captured.source.header_timeout).await else {
         let rule = rule.filter(|_| !by_name);
@@ -245,7 +300,14 @@ async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot)
         });
         return reset_on_close(&client);
     };
-    http::serve(captured, client, prefix, Callees::External(Cell::default()), callee).await;
+    http::serve(
+        captured,
+        client,
+        prefix,
+        Callees::External(Cell::default()),
+        callee,
+    )
+    .await;
 }
 
 fn opened(captured: &Captured, callee: &Callee) -> OpenConnection {

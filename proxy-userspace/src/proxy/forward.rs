@@ -37,7 +37,9 @@ pub enum Ways<'a> {
 impl Ways<'_> {
     fn get(&self, attempt: usize) -> Option<(SocketAddr, Option<&Arc<Endpoint>>)> {
         match self {
-            Self::Picked(pick) => pick.endpoint(attempt).map(|endpoint| (endpoint.addr, Some(endpoint))),
+            Self::Picked(pick) => pick
+                .endpoint(attempt)
+                .map(|endpoint| (endpoint.addr, Some(endpoint))),
             Self::Dialled(addr) => (attempt == 0).then_some((*addr, None)),
         }
     }
@@ -57,7 +59,11 @@ impl Lease {
     }
 
     /// Polls the body of the answer, and what brings it.
-    pub fn poll_body<T>(&mut self, cx: &mut Context<'_>, body: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pub fn poll_body<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         self.upstream.poll_body(cx, body)
     }
 }
@@ -87,7 +93,9 @@ impl Connection {
         let started = Instant::now();
         let mut last = String::from("none was tried");
         for attempt in 0..ATTEMPTS_MAX {
-            let Some((addr, endpoint)) = ways.get(attempt) else { break };
+            let Some((addr, endpoint)) = ways.get(attempt) else {
+                break;
+            };
             exchange.tried(addr, endpoint, attempt);
             let key = self.key(addr);
             let idle = match self.captured.worker.pool.take(&key) {
@@ -110,11 +118,18 @@ impl Connection {
                 break;
             }
         }
-        Err((Refusal::ConnectFailed, format!("no endpoint could be connected to ({last})")))
+        Err((
+            Refusal::ConnectFailed,
+            format!("no endpoint could be connected to ({last})"),
+        ))
     }
 
     fn key(&self, to: SocketAddr) -> Key {
-        Key { source: self.captured.flow.workload, from: self.captured.from, to }
+        Key {
+            source: self.captured.flow.workload,
+            from: self.captured.from,
+            to,
+        }
     }
 
     /// Over a connection that was idle: the endpoint may just be closing it.
@@ -139,7 +154,12 @@ impl Connection {
     }
 
     /// Over a connection of its own.
-    async fn over_new(&self, key: Key, request: Request<RequestBody>, exchange: &mut Exchange) -> Tried {
+    async fn over_new(
+        &self,
+        key: Key,
+        request: Request<RequestBody>,
+        exchange: &mut Exchange,
+    ) -> Tried {
         let stream = match self.captured.connect(key.to).await {
             Ok(stream) => stream,
             Err(error) => return Tried::Back(request, error.to_string()),
@@ -160,7 +180,11 @@ impl Connection {
         match upstream.send(request).await {
             Ok(mut response) => {
                 hops::strip(response.headers_mut());
-                let lease = Lease { worker: Rc::clone(&self.captured.worker), key, upstream };
+                let lease = Lease {
+                    worker: Rc::clone(&self.captured.worker),
+                    key,
+                    upstream,
+                };
                 Tried::Answered((response, Some(lease)))
             }
             Err(mut error) => match error.take_message() {
@@ -185,10 +209,16 @@ impl Connection {
         exchange.tried(addr, endpoint, 0);
         let lost = |error: &hyper::Error| (Refusal::UpstreamFailed, format!("{addr}: {error}"));
         let stream = self.captured.connect(addr).await;
-        let stream = stream.map_err(|error| (Refusal::ConnectFailed, format!("{addr}: {error}")))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
+        let stream =
+            stream.map_err(|error| (Refusal::ConnectFailed, format!("{addr}: {error}")))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| lost(&error))?;
         tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-        let mut response = sender.send_request(outgoing(request)).await.map_err(|error| lost(&error))?;
+        let mut response = sender
+            .send_request(outgoing(request))
+            .await
+            .map_err(|error| lost(&error))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upstream = hyper::upgrade::on(&mut response);
             tokio::task::spawn_local(async move {
@@ -228,7 +258,10 @@ fn repeat(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 /// Whose fault it was that a request got no answer.
 fn failure(error: &hyper::Error, to: SocketAddr, exchange: &Exchange) -> Failure {
     if exchange.request_broken.get() {
-        (Refusal::BrokenBody, format!("the request body broke off: {error}"))
+        (
+            Refusal::BrokenBody,
+            format!("the request body broke off: {error}"),
+        )
     } else {
         (Refusal::UpstreamFailed, format!("{to}: {error}"))
     }

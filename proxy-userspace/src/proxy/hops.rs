@@ -1,16 +1,18 @@
 //! Headers that mean one connection only (RFC 9110 section 7.6.1), and the
 //! upgrade that one of them asks for.
 
+use hyper::Request;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
-use hyper::Request;
 
 /// Takes the headers that speak of this connection out of a message.
 pub fn strip(headers: &mut HeaderMap) {
     if !headers.contains_key(CONNECTION) {
         return;
     }
-    let named: Vec<HeaderName> = tokens(headers).filter_map(|token| token.parse().ok()).collect();
+    let named: Vec<HeaderName> = tokens(headers)
+        .filter_map(|token| token.parse().ok())
+        .collect();
     for name in named.into_iter().chain([CONNECTION, UPGRADE]) {
         headers.remove(name);
     }
@@ -38,12 +40,20 @@ pub fn upgrade<B>(request: &mut Request<B>) -> Option<Upgrade> {
     let headers = request.headers_mut();
     headers.insert(UPGRADE, protocol);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    Some(Upgrade { client: hyper::upgrade::on(request) })
+    Some(Upgrade {
+        client: hyper::upgrade::on(request),
+    })
 }
 
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    let values = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -53,7 +63,9 @@ mod tests {
     fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
         let mut request = Request::new(());
         for (name, value) in headers {
-            request.headers_mut().append(*name, HeaderValue::from_static(value));
+            request
+                .headers_mut()
+                .append(*name, HeaderValue::from_static(value));
         }
         request
     }
@@ -67,7 +79,14 @@ mod tests {
             ("x-public", "1"),
         ]);
         assert!(upgrade(&mut request).is_none());
-        assert_eq!(request.headers().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-public"]);
+        assert_eq!(
+            request
+                .headers()
+                .keys()
+                .map(HeaderName::as_str)
+                .collect::<Vec<_>>(),
+            ["x-public"]
+        );
     }
 
     #[test]

@@ -55,12 +55,23 @@ pub struct Connection {
 }
 
 /// Serves the requests of one connection until it ends.
-pub async fn serve(captured: Captured, client: TcpStream, prefix: Bytes, callees: Callees, callee: Callee) {
+pub async fn serve(
+    captured: Captured,
+    client: TcpStream,
+    prefix: Bytes,
+    callees: Callees,
+    callee: Callee,
+) {
     let head = Arc::new(Head::default());
     let worker = Rc::clone(&captured.worker);
     worker.heads.watch(&head, captured.source.header_timeout);
     let io = TokioIo::new(Client::new(client, prefix, Arc::clone(&head)));
-    let connection = Rc::new(Connection { captured, callees, callee, head });
+    let connection = Rc::new(Connection {
+        captured,
+        callees,
+        callee,
+        head,
+    });
     let service = service_fn(move |request| {
         let connection = Rc::clone(&connection);
         async move { connection.answer(request).await }
@@ -92,14 +103,27 @@ fn is_timeout(error: &hyper::Error) -> bool {
 
 impl Connection {
     /// Answers one request: always with something.
-    async fn answer(self: Rc<Self>, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, hyper::Error> {
-        let framing = self.head.complete(!hyper::body::Body::is_end_stream(request.body()));
+    async fn answer(
+        self: Rc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, hyper::Error> {
+        let framing = self
+            .head
+            .complete(!hyper::body::Body::is_end_stream(request.body()));
         let worker = &self.captured.worker;
         let snapshot = worker.snapshot();
         // A source that was unenrolled since keeps what its connection was accepted with.
-        let source = snapshot.sources.get(&self.captured.flow.workload).unwrap_or(&self.captured.source);
-        let mut exchange =
-            Exchange::begin(worker, &self.head, Arc::clone(source), self.callee.clone(), request.version());
+        let source = snapshot
+            .sources
+            .get(&self.captured.flow.workload)
+            .unwrap_or(&self.captured.source);
+        let mut exchange = Exchange::begin(
+            worker,
+            &self.head,
+            Arc::clone(source),
+            self.callee.clone(),
+            request.version(),
+        );
         let trace = worker.tracer.prepare(request.headers_mut());
         exchange.note(&request, trace);
         if let Err((refusal, detail)) = check(framing, &request) {
@@ -116,7 +140,11 @@ impl Connection {
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&self.head), &exchange));
         let sent = match upgrade {
             None => self.forward(&ways, request, &mut exchange).await,
-            Some(upgrade) => Rc::clone(&self).upgrade(&ways, request, upgrade, &mut exchange).await,
+            Some(upgrade) => {
+                Rc::clone(&self)
+                    .upgrade(&ways, request, upgrade, &mut exchange)
+                    .await
+            }
         };
         match sent {
             Ok((response, lease)) => {
@@ -138,7 +166,9 @@ impl Connection {
         match &self.callees {
             Callees::Service(id) => {
                 let service = snapshot.services.get(id);
-                let service = service.ok_or_else(|| (Refusal::NoService, format!("{} is gone", self.callee.label)))?;
+                let service = service.ok_or_else(|| {
+                    (Refusal::NoService, format!("{} is gone", self.callee.label))
+                })?;
                 let pick = service.pick(source, Some(&view(request)));
                 exchange.rule = pick.rule.map(|rule| Arc::clone(&rule.label));
                 if pick.endpoint(0).is_none() {
@@ -149,12 +179,22 @@ impl Connection {
             Callees::External(last) => {
                 let dialled = self.captured.flow.destination().to_socket_addr();
                 match self.decision(last, snapshot, source) {
-                    Decision { verdict: Verdict::Deny, .. } => {
-                        Err((Refusal::EgressDenied, format!("no egress rule allows {dialled} any more")))
-                    }
-                    Decision { reason: Reason::EgressByName, .. } => self.by_name(source, request, exchange).await,
+                    Decision {
+                        verdict: Verdict::Deny,
+                        ..
+                    } => Err((
+                        Refusal::EgressDenied,
+                        format!("no egress rule allows {dialled} any more"),
+                    )),
+                    Decision {
+                        reason: Reason::EgressByName,
+                        ..
+                    } => self.by_name(source, request, exchange).await,
                     Decision { rule, .. } => {
-                        exchange.rule = snapshot.egress.get(&rule).map(|rule| Arc::clone(&rule.label));
+                        exchange.rule = snapshot
+                            .egress
+                            .get(&rule)
+                            .map(|rule| Arc::clone(&rule.label));
                         Ok(Ways::Dialled(dialled))
                     }
                 }
@@ -177,7 +217,12 @@ impl Connection {
         }
         let netns = source.pod.netns().cookie();
         let decision = match snapshot.tables.workloads.get(&netns) {
-            Some(workload) => decide(&snapshot.tables, workload, netns, self.captured.flow.destination()),
+            Some(workload) => decide(
+                &snapshot.tables,
+                workload,
+                netns,
+                self.captured.flow.destination(),
+            ),
             // Unenrolled since: nobody asks weir any more.
             None => Decision::plain(Verdict::Direct, Reason::EgressAllowed),
         };
@@ -194,24 +239,46 @@ impl Connection {
         exchange: &mut Exchange,
     ) -> Result<Ways<'a>, (Refusal, String)> {
         let dialled = self.captured.flow.destination().to_socket_addr();
-        let header = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let header = request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
         let named = match Authority::parse(header) {
-            Ok(Authority { host: Host::Name(name), .. }) => Some(name),
+            Ok(Authority {
+                host: Host::Name(name),
+                ..
+            }) => Some(name),
             _ => None,
         };
         let port = self.captured.flow.port;
         let allows = |rule: &&Arc<EgressView>, name: &HostName| {
-            rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name))
+            rule.ports.contains(&port)
+                && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name))
         };
-        let rule = named.as_ref().and_then(|name| source.hosts.iter().find(|rule| allows(rule, name)));
+        let rule = named
+            .as_ref()
+            .and_then(|name| source.hosts.iter().find(|rule| allows(rule, name)));
         let (Some(name), Some(rule)) = (named, rule) else {
-            return Err((Refusal::HostDenied, format!("no egress rule allows {header:?} on {dialled}")));
+            return Err((
+                Refusal::HostDenied,
+                format!("no egress rule allows {header:?} on {dialled}"),
+            ));
         };
         exchange.set_callee(&rule.label);
         exchange.rule = Some(Arc::clone(&rule.label));
-        match self.captured.worker.names.contains(&name, dialled.ip()).await {
+        match self
+            .captured
+            .worker
+            .names
+            .contains(&name, dialled.ip())
+            .await
+        {
             Ok(true) => Ok(Ways::Dialled(dialled)),
-            Ok(false) => Err((Refusal::AddressDenied, format!("{name} does not resolve to {}", dialled.ip()))),
+            Ok(false) => Err((
+                Refusal::AddressDenied,
+                format!("{name} does not resolve to {}", dialled.ip()),
+            )),
             Err(error) => Err((Refusal::NameUnresolved, format!("{name}: {error}"))),
         }
     }
@@ -243,15 +310,21 @@ fn refused(mut exchange: Exchange, refusal: Refusal, detail: &str) -> Response<A
 
 /// What weir refuses whoever it is for.
 fn check(framing: Framing, request: &Request<Incoming>) -> Result<(), (Refusal, String)> {
-    let chunked = request.headers().contains_key(hyper::header::TRANSFER_ENCODING);
+    let chunked = request
+        .headers()
+        .contains_key(hyper::header::TRANSFER_ENCODING);
     if chunked && framing != Framing::Plain {
         return Err((
             Refusal::AmbiguousLength,
-            "a request may state its length by Content-Length or by Transfer-Encoding, not by both".into(),
+            "a request may state its length by Content-Length or by Transfer-Encoding, not by both"
+                .into(),
         ));
     }
     if request.method() == Method::CONNECT {
-        return Err((Refusal::Connect, "weir is no forward proxy: connect to the destination itself".into()));
+        return Err((
+            Refusal::Connect,
+            "weir is no forward proxy: connect to the destination itself".into(),
+        ));
     }
     Ok(())
 }
@@ -262,8 +335,18 @@ fn view(request: &Request<Incoming>) -> snapshot::Request<'_> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     snapshot::Request {
         method: request.method().as_str(),
-        uri: request.uri().path_and_query().map_or("/", |path| path.as_str()),
-        authority: host.or_else(|| request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default(),
+        uri: request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str()),
+        authority: host
+            .or_else(|| {
+                request
+                    .uri()
+                    .authority()
+                    .map(|authority| authority.as_str())
+            })
+            .unwrap_or_default(),
         headers,
     }
 }
@@ -271,6 +354,9 @@ fn view(request: &Request<Incoming>) -> snapshot::Request<'_> {
 fn no_endpoint(pick: &snapshot::Pick<'_>, service: &str) -> String {
     match pick.rule {
         None => format!("{service} has no ready endpoint"),
-        Some(rule) => format!("{service} has no ready endpoint with the labels {:?} that {} asks for", pick.subset.labels, rule.label),
+        Some(rule) => format!(
+            "{service} has no ready endpoint with the labels {:?} that {} asks for",
+            pick.subset.labels, rule.label
+        ),
     }
 }

@@ -60,13 +60,18 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(key).or_default();
         if list.len() < IDLE_MAX {
-            list.push(Idle { upstream, since: Instant::now() });
+            list.push(Idle {
+                upstream,
+                since: Instant::now(),
+            });
         }
     }
 
     /// Closes what has been idle for too long.
     pub fn expire(&self, now: Instant) {
-        self.retain(|_, idle| now.duration_since(idle.since) < IDLE_TIME && idle.upstream.is_open());
+        self.retain(|_, idle| {
+            now.duration_since(idle.since) < IDLE_TIME && idle.upstream.is_open()
+        });
     }
 
     /// Closes idle connections to endpoints that `known` does not know.

@@ -66,7 +66,13 @@ pub struct Exchange {
 
 impl Exchange {
     /// A request whose head is complete.
-    pub fn begin(worker: &Rc<Worker>, head: &Arc<Head>, source: Arc<Source>, callee: Callee, version: Version) -> Self {
+    pub fn begin(
+        worker: &Rc<Worker>,
+        head: &Arc<Head>,
+        source: Arc<Source>,
+        callee: Callee,
+        version: Version,
+    ) -> Self {
         Self {
             worker: Rc::clone(worker),
             _busy: Busy::begin(worker),
@@ -74,7 +80,11 @@ impl Exchange {
             source,
             callee,
             started: Instant::now(),
-            protocol: if version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: if version == Version::HTTP_10 {
+                "HTTP/1.0"
+            } else {
+                "HTTP/1.1"
+            },
             text: None,
             request_bytes: Rc::default(),
             request_broken: Rc::default(),
@@ -110,11 +120,18 @@ impl Exchange {
         if !self.worker.telemetry.wants_lines(self.source.access_log) {
             return;
         }
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok());
         self.text = Some(Box::new(Text {
             method: request.method().as_str().to_owned(),
             host: host.unwrap_or_default().to_owned(),
-            path: request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned(),
+            path: request
+                .uri()
+                .path_and_query()
+                .map_or("", |path| path.as_str())
+                .to_owned(),
             trace,
         }));
     }

@@ -97,7 +97,9 @@ pub async fn http_prefix(client: &TcpStream, patience: Duration) -> io::Result<B
     let mut look = Look::new(patience);
     match timeout(patience, look.until_decided(client)).await? {
         Ok(Spoken::Http) => Ok(look.prefix.freeze()),
-        Ok(Spoken::Other | Spoken::Slow) => Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP")),
+        Ok(Spoken::Other | Spoken::Slow) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP"))
+        }
         Err(error) => Err(error),
     }
 }
@@ -121,7 +123,12 @@ struct Look {
 
 impl Look {
     fn new(patience: Duration) -> Self {
-        Self { prefix: BytesMut::new(), detector: Detector::default(), patience, deadline: None }
+        Self {
+            prefix: BytesMut::new(),
+            detector: Detector::default(),
+            patience,
+            deadline: None,
+        }
     }
 
     /// Reads until it is certain what this is. Safe to drop at any point: what

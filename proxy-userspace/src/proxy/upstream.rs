@@ -29,9 +29,16 @@ use crate::socket::Netns;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Connects to `to` from the pod's address `from`.
-pub async fn connect(pod: &Pod, home: &Netns, from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub async fn connect(
+    pod: &Pod,
+    home: &Netns,
+    from: IpAddr,
+    to: SocketAddr,
+) -> io::Result<TcpStream> {
     let stream = TcpStream::from_std(pod.netns().connect(home, from, to)?)?;
-    timeout(CONNECT_TIMEOUT, stream.writable()).await.map_err(io::Error::from)??;
+    timeout(CONNECT_TIMEOUT, stream.writable())
+        .await
+        .map_err(io::Error::from)??;
     match stream.take_error()? {
         Some(error) => Err(error),
         None => Ok(stream),
@@ -51,7 +58,10 @@ impl Upstream {
     /// Begins HTTP on a connected socket.
     pub async fn begin(stream: TcpStream) -> hyper::Result<Self> {
         let (sender, connection) = http1::handshake(TokioIo::new(Wire(stream))).await?;
-        Ok(Self { sender, connection: Some(Box::pin(connection)) })
+        Ok(Self {
+            sender,
+            connection: Some(Box::pin(connection)),
+        })
     }
 
     /// Reads and writes what can be read and written. Its errors reach whoever
@@ -105,7 +115,11 @@ impl Upstream {
     }
 
     /// Drives the body of an answer along with its connection.
-    pub fn poll_body<T>(&mut self, cx: &mut Context<'_>, mut body: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pub fn poll_body<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         // The body must have been asked before the connection hands on any of it.
         if let Poll::Ready(frame) = body(cx) {
             return Poll::Ready(frame);

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -124,29 +124,37 @@ impl WorkerHandle {
         let snapshot = Arc::clone(&shared.snapshot);
         let names = Arc::clone(&shared.names);
         let home = Netns::current()?;
-        let thread = std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(move || {
-            let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime,
-                Err(error) => return tracing::error!(%error, "a worker has no runtime"),
-            };
-            let seen = RefCell::new(Rc::new(snapshot.load_full()));
-            let worker = Rc::new(Worker {
-                home,
-                flows,
-                snapshot,
-                seen,
-                pool: Pool::default(),
-                heads: Heads::default(),
-                server_first: ServerFirst::default(),
-                telemetry,
-                tracer: Tracer::new(crate::telemetry::trace::Sampling::default()),
-                names,
-                busy: Cell::new(0),
-                pods: RefCell::default(),
-            });
-            runtime.block_on(run(worker, inbox));
-        })?;
-        Ok(Self { commands, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name(format!("weir-worker-{index}"))
+            .spawn(move || {
+                let runtime = match Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default())
+                {
+                    Ok(runtime) => runtime,
+                    Err(error) => return tracing::error!(%error, "a worker has no runtime"),
+                };
+                let seen = RefCell::new(Rc::new(snapshot.load_full()));
+                let worker = Rc::new(Worker {
+                    home,
+                    flows,
+                    snapshot,
+                    seen,
+                    pool: Pool::default(),
+                    heads: Heads::default(),
+                    server_first: ServerFirst::default(),
+                    telemetry,
+                    tracer: Tracer::new(crate::telemetry::trace::Sampling::default()),
+                    names,
+                    busy: Cell::new(0),
+                    pods: RefCell::default(),
+                });
+                runtime.block_on(run(worker, inbox));
+            })?;
+        Ok(Self {
+            commands,
+            thread: Some(thread),
+        })
     }
 
     /// Sends a command; the worker carries it out in turn. Blocks while the
@@ -200,13 +208,24 @@ impl Worker {
     /// Accepts on the listeners of a pod until told to leave it.
     fn serve(self: &Rc<Self>, pod: &Arc<Pod>, listeners: Vec<StdListener>) {
         let stop = Rc::new(Notify::new());
-        if let Some(former) = self.pods.borrow_mut().insert(pod.name().clone(), Rc::clone(&stop)) {
+        if let Some(former) = self
+            .pods
+            .borrow_mut()
+            .insert(pod.name().clone(), Rc::clone(&stop))
+        {
             former.notify_waiters();
         }
         for listener in listeners {
             match TcpListener::from_std(listener) {
-                Ok(listener) => drop(spawn_local(accept(Rc::clone(self), Arc::clone(pod), listener, Rc::clone(&stop)))),
-                Err(error) => tracing::error!(workload = %pod.name(), %error, "a listener cannot be served"),
+                Ok(listener) => drop(spawn_local(accept(
+                    Rc::clone(self),
+                    Arc::clone(pod),
+                    listener,
+                    Rc::clone(&stop),
+                ))),
+                Err(error) => {
+                    tracing::error!(workload = %pod.name(), %error, "a listener cannot be served")
+                }
             }
         }
     }
@@ -225,8 +244,10 @@ impl Worker {
             .values()
             .flat_map(|service| service.all.endpoints.iter().map(|endpoint| endpoint.addr))
             .collect();
-        self.pool.prune(|key| snapshot.sources.contains_key(&key.source) && endpoints.contains(&key.to));
-        self.server_first.retain(|service| snapshot.services.contains_key(&service));
+        self.pool
+            .prune(|key| snapshot.sources.contains_key(&key.source) && endpoints.contains(&key.to));
+        self.server_first
+            .retain(|service| snapshot.services.contains_key(&service));
     }
 }
 
@@ -257,7 +278,12 @@ async fn accept(worker: Rc<Worker>, pod: Arc<Pod>, listener: TcpListener, stop: 
 fn begin(worker: &Rc<Worker>, pod: &Arc<Pod>, client: TcpStream, peer: SocketAddr) {
     // Small answers must not wait for the acknowledgement of the ones before.
     if client.set_nodelay(true).is_ok() {
-        spawn_local(connection::serve(Rc::clone(worker), client, peer, pod.admit()));
+        spawn_local(connection::serve(
+            Rc::clone(worker),
+            client,
+            peer,
+            pod.admit(),
+        ));
     }
 }
 
@@ -270,12 +296,16 @@ pub struct Heads {
 impl Heads {
     /// Watches the heads of one connection until it ends.
     pub fn watch(&self, head: &Arc<Head>, limit: Duration) {
-        self.watched.borrow_mut().push((Arc::downgrade(head), limit));
+        self.watched
+            .borrow_mut()
+            .push((Arc::downgrade(head), limit));
     }
 
     fn expire(&self, now: Instant) {
         self.watched.borrow_mut().retain(|(head, limit)| {
-            head.upgrade().inspect(|head| _ = head.expire(now, *limit)).is_some()
+            head.upgrade()
+                .inspect(|head| _ = head.expire(now, *limit))
+                .is_some()
         });
     }
 }

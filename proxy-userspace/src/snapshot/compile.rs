@@ -19,7 +19,8 @@ use super::{CANARY, EgressView, Endpoint, RuleView, ServiceView, Snapshot, Sourc
 use crate::balance::Cycle;
 use crate::config::Objects;
 use crate::config::object::{
-    EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, RouteRule, Service, ServicePort, Workload, selects,
+    EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, RouteRule, Service, ServicePort,
+    Workload, selects,
 };
 use crate::egress::host::{HostName, HostPattern};
 use crate::egress::policy;
@@ -55,8 +56,17 @@ pub struct Compiler {
 impl Compiler {
     /// The snapshot of `input`; `former` is the one in force.
     pub fn compile(&mut self, input: Input<'_>, former: &Snapshot) -> Snapshot {
-        let Input { objects, pods, generation, revision } = input;
-        let mut snapshot = Snapshot { generation, revision, ..Snapshot::default() };
+        let Input {
+            objects,
+            pods,
+            generation,
+            revision,
+        } = input;
+        let mut snapshot = Snapshot {
+            generation,
+            revision,
+            ..Snapshot::default()
+        };
         for service in objects.services.values() {
             self.service(objects, service, former, &mut snapshot);
         }
@@ -74,15 +84,35 @@ impl Compiler {
         snapshot
     }
 
-    fn service(&mut self, objects: &Objects, service: &Service, former: &Snapshot, snapshot: &mut Snapshot) {
+    fn service(
+        &mut self,
+        objects: &Objects,
+        service: &Service,
+        former: &Snapshot,
+        snapshot: &mut Snapshot,
+    ) {
         let network = self.ids.network(&service.network);
         for port in &service.ports {
             let id = self.ids.service(&service.name, port.port);
-            let view = service_view(objects, service, port, id, former.services.get(&id).map(Arc::as_ref));
+            let view = service_view(
+                objects,
+                service,
+                port,
+                id,
+                former.services.get(&id).map(Arc::as_ref),
+            );
             snapshot.services.insert(id, Arc::new(view));
             for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv4()) {
-                let key = ServiceKey { network, addr: Addr::from(*ip), port: port.port, pad: 0 };
-                snapshot.tables.services.insert(key, ServiceEntry { service: id });
+                let key = ServiceKey {
+                    network,
+                    addr: Addr::from(*ip),
+                    port: port.port,
+                    pad: 0,
+                };
+                snapshot
+                    .tables
+                    .services
+                    .insert(key, ServiceEntry { service: id });
             }
         }
     }
@@ -93,21 +123,36 @@ impl Compiler {
         for service in objects.services.values() {
             let network = self.ids.network(&service.network);
             for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv4()) {
-                let key = AddressKey { network, addr: Addr::from(*ip) };
-                tables.addresses.insert(key, AddressEntry::new(AddressKind::Service));
+                let key = AddressKey {
+                    network,
+                    addr: Addr::from(*ip),
+                };
+                tables
+                    .addresses
+                    .insert(key, AddressEntry::new(AddressKind::Service));
             }
         }
         for workload in objects.workloads.values() {
             let network = self.ids.network(&workload.network);
             for ip in workload.addresses.iter().filter(|ip| ip.is_ipv4()) {
-                let key = AddressKey { network, addr: Addr::from(*ip) };
-                tables.addresses.insert(key, AddressEntry::new(AddressKind::Workload));
+                let key = AddressKey {
+                    network,
+                    addr: Addr::from(*ip),
+                };
+                tables
+                    .addresses
+                    .insert(key, AddressEntry::new(AddressKind::Workload));
             }
         }
     }
 
     /// The egress prefixes of every class that an enrolled workload is in.
-    fn policies(&mut self, objects: &Objects, pods: &BTreeMap<ObjectName, Arc<Pod>>, tables: &mut TableSet) {
+    fn policies(
+        &mut self,
+        objects: &Objects,
+        pods: &BTreeMap<ObjectName, Arc<Pod>>,
+        tables: &mut TableSet,
+    ) {
         let mut classes: Vec<PolicyClass> = pods
             .keys()
             .filter_map(|name| objects.workloads.get(name))
@@ -118,14 +163,28 @@ impl Compiler {
         let mut in_use: HashMap<PortTable, PortTableId> = HashMap::new();
         for class in classes {
             let policy_set = self.ids.policy_set(&class);
-            let rules = objects.egress_rules.values().filter(|rule| class.contains(&selector_of(rule)));
-            let rules: Vec<_> = rules.map(|rule| (self.ids.rule(&rule.name), rule.as_ref())).collect();
+            let rules = objects
+                .egress_rules
+                .values()
+                .filter(|rule| class.contains(&selector_of(rule)));
+            let rules: Vec<_> = rules
+                .map(|rule| (self.ids.rule(&rule.name), rule.as_ref()))
+                .collect();
             for ((bits, addr), table) in policy::compile(rules.into_iter()) {
                 let port_table = self.ids.port_table(&table);
                 let key = EgressKey { policy_set, addr };
-                tables.egress.insert((32 + bits, key), EgressEntry { port_table });
+                tables
+                    .egress
+                    .insert((32 + bits, key), EgressEntry { port_table });
                 for (port, entry) in &table {
-                    tables.egress_ports.insert(PortKey { port_table, port: *port, pad: 0 }, *entry);
+                    tables.egress_ports.insert(
+                        PortKey {
+                            port_table,
+                            port: *port,
+                            pad: 0,
+                        },
+                        *entry,
+                    );
                 }
                 in_use.insert(table, port_table);
             }
@@ -133,7 +192,13 @@ impl Compiler {
         self.ids.forget_port_tables(&in_use);
     }
 
-    fn source(&mut self, objects: &Objects, workload: &Workload, pod: &Arc<Pod>, snapshot: &mut Snapshot) {
+    fn source(
+        &mut self,
+        objects: &Objects,
+        workload: &Workload,
+        pod: &Arc<Pod>,
+        snapshot: &mut Snapshot,
+    ) {
         let id = self.ids.workload(&workload.name);
         let network = self.ids.network(&workload.network);
         let class = class_of(objects, workload);
@@ -151,20 +216,38 @@ impl Compiler {
         for (slot, listener) in entry.listeners.iter_mut().zip(pod.listeners()) {
             *slot = *listener;
         }
-        entry.listeners_len = u16::try_from(pod.listeners().len().min(LISTENERS_MAX)).expect("at most four");
+        entry.listeners_len =
+            u16::try_from(pod.listeners().len().min(LISTENERS_MAX)).expect("at most four");
         let netns = pod.netns().cookie();
         tables.workloads.insert(netns, entry);
         for addr in pod.local() {
-            tables.local.insert(LocalKey { netns, addr: Addr::from(addr.ip) }, 1);
+            tables.local.insert(
+                LocalKey {
+                    netns,
+                    addr: Addr::from(addr.ip),
+                },
+                1,
+            );
         }
         canary(tables, network);
-        let services: Vec<_> = objects.services.values().filter(|service| service.owns(workload)).collect();
+        let services: Vec<_> = objects
+            .services
+            .values()
+            .filter(|service| service.owns(workload))
+            .collect();
         let source = Source {
             id,
             text: workload.name.to_string().into(),
-            label: services.first().map_or(&workload.name, |service| &service.name).to_string().into(),
+            label: services
+                .first()
+                .map_or(&workload.name, |service| &service.name)
+                .to_string()
+                .into(),
             labels: workload.labels.clone(),
-            services: services.iter().map(|service| service.name.clone()).collect(),
+            services: services
+                .iter()
+                .map(|service| service.name.clone())
+                .collect(),
             pod: Arc::clone(pod),
             hosts: self.hosts(objects, &class, snapshot),
             access_log: mesh.access_log,
@@ -175,7 +258,12 @@ impl Compiler {
     }
 
     /// The rules on host names of a class.
-    fn hosts(&mut self, objects: &Objects, class: &PolicyClass, snapshot: &Snapshot) -> Vec<Arc<EgressView>> {
+    fn hosts(
+        &mut self,
+        objects: &Objects,
+        class: &PolicyClass,
+        snapshot: &Snapshot,
+    ) -> Vec<Arc<EgressView>> {
         let of_class = |rule: &&Arc<EgressRule>| class.contains(&selector_of(rule));
         let rules = objects.egress_rules.values().filter(of_class);
         let views = rules.filter_map(|rule| snapshot.egress.get(&self.ids.rule(&rule.name)));
@@ -205,9 +293,19 @@ fn hosts_of(target: &EgressTarget) -> Option<HostPattern> {
 /// The canary's address is a service of every network that has a pod here.
 fn canary(tables: &mut TableSet, network: proxy_common::NetworkId) {
     let addr = Addr::from(CANARY_ADDR);
-    tables.addresses.insert(AddressKey { network, addr }, AddressEntry::new(AddressKind::Service));
-    let key = ServiceKey { network, addr, port: CANARY_PORT, pad: 0 };
-    tables.services.insert(key, ServiceEntry { service: CANARY });
+    tables.addresses.insert(
+        AddressKey { network, addr },
+        AddressEntry::new(AddressKind::Service),
+    );
+    let key = ServiceKey {
+        network,
+        addr,
+        port: CANARY_PORT,
+        pad: 0,
+    };
+    tables
+        .services
+        .insert(key, ServiceEntry { service: CANARY });
 }
 
 /// The mesh-wide settings that hold in one namespace.
@@ -220,10 +318,18 @@ struct Mesh {
 
 impl Mesh {
     fn of(objects: &Objects, namespace: &str) -> Self {
-        let named = |name: &str| objects.mesh_configs.values().find(|mesh| mesh.name.name == name);
+        let named = |name: &str| {
+            objects
+                .mesh_configs
+                .values()
+                .find(|mesh| mesh.name.name == name)
+        };
         let own = named(namespace).filter(|_| namespace != "default");
         let layers = [own, named("default")];
-        fn first<T>(layers: &[Option<&Arc<MeshConfig>>], field: impl Fn(&MeshConfig) -> Option<T>) -> Option<T> {
+        fn first<T>(
+            layers: &[Option<&Arc<MeshConfig>>],
+            field: impl Fn(&MeshConfig) -> Option<T>,
+        ) -> Option<T> {
             layers.iter().flatten().find_map(|mesh| field(mesh))
         }
         Self {
@@ -237,7 +343,11 @@ impl Mesh {
 
 /// Whom a rule holds for.
 fn selector_of(rule: &EgressRule) -> (String, Labels) {
-    let namespace = rule.source.namespace.as_ref().unwrap_or(&rule.name.namespace);
+    let namespace = rule
+        .source
+        .namespace
+        .as_ref()
+        .unwrap_or(&rule.name.namespace);
     (namespace.clone(), rule.source.labels.clone())
 }
 
@@ -246,7 +356,12 @@ fn class_of(objects: &Objects, workload: &Workload) -> PolicyClass {
     let picks = |(namespace, labels): &(String, Labels)| {
         *namespace == workload.name.namespace && selects(labels, &workload.labels)
     };
-    let mut class: PolicyClass = objects.egress_rules.values().map(|rule| selector_of(rule)).filter(picks).collect();
+    let mut class: PolicyClass = objects
+        .egress_rules
+        .values()
+        .map(|rule| selector_of(rule))
+        .filter(picks)
+        .collect();
     class.sort();
     class.dedup();
     class
@@ -265,17 +380,26 @@ fn service_view(
         .filter(|workload| workload.ready && service.owns(workload))
         .filter_map(|workload| endpoint(workload, port.target_port))
         .collect();
-    let mut rules: Vec<&Arc<RouteRule>> =
-        objects.route_rules.values().filter(|rule| rule.destination == service.name).collect();
+    let mut rules: Vec<&Arc<RouteRule>> = objects
+        .route_rules
+        .values()
+        .filter(|rule| rule.destination == service.name)
+        .collect();
     // The objects come in the order of their names, and the sort is stable.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.precedence));
     let select = |labels: &Labels| -> Vec<Arc<Endpoint>> {
         let picked = |endpoint: &&Arc<Endpoint>| {
-            objects.workloads.get(&endpoint.workload).is_some_and(|workload| selects(labels, &workload.labels))
+            objects
+                .workloads
+                .get(&endpoint.workload)
+                .is_some_and(|workload| selects(labels, &workload.labels))
         };
         endpoints.iter().filter(picked).cloned().collect()
     };
-    let rules = rules.into_iter().filter_map(|rule| rule_view(rule, &select, former)).collect();
+    let rules = rules
+        .into_iter()
+        .filter_map(|rule| rule_view(rule, &select, former))
+        .collect();
     ServiceView {
         id,
         label: service.name.to_string().into(),
@@ -292,12 +416,22 @@ fn service_view(
 }
 
 fn endpoint(workload: &Workload, port: Port) -> Option<Arc<Endpoint>> {
-    let v4 = |ip: &IpAddr| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None };
+    let v4 = |ip: &IpAddr| {
+        if let IpAddr::V4(v4) = ip {
+            Some(*v4)
+        } else {
+            None
+        }
+    };
     let ip: Ipv4Addr = workload.addresses.iter().find_map(v4)?;
     Some(Arc::new(Endpoint {
         workload: workload.name.clone(),
         addr: SocketAddr::new(ip.into(), port.0),
-        version: workload.labels.get("version").map_or("", String::as_str).into(),
+        version: workload
+            .labels
+            .get("version")
+            .map_or("", String::as_str)
+            .into(),
     }))
 }
 
@@ -314,7 +448,12 @@ fn rule_view(
         .filter(|old| old.weights == weights)
         .map_or_else(Arc::default, |old| Arc::clone(&old.position));
     let subset = |labels: &Labels| {
-        let same = |old: &&RuleView| old.subsets.iter().find(|subset| subset.labels == *labels).map(|subset| Arc::clone(&subset.position));
+        let same = |old: &&RuleView| {
+            old.subsets
+                .iter()
+                .find(|subset| subset.labels == *labels)
+                .map(|subset| Arc::clone(&subset.position))
+        };
         Subset {
             labels: labels.clone(),
             endpoints: select(labels),
@@ -328,7 +467,11 @@ fn rule_view(
         request: rule.request.clone(),
         cycle,
         position,
-        subsets: rule.routes.iter().map(|route| subset(&route.labels)).collect(),
+        subsets: rule
+            .routes
+            .iter()
+            .map(|route| subset(&route.labels))
+            .collect(),
         weights,
     })
 }

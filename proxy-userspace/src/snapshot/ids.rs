@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proxy_common::{NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, WorkloadId};
+use proxy_common::{
+    NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, WorkloadId,
+};
 
 use crate::config::object::{Labels, ObjectName};
 
@@ -27,7 +29,10 @@ struct Numbers<K> {
 
 impl<K: std::hash::Hash + Eq + Clone> Numbers<K> {
     fn from(next: u32) -> Self {
-        Self { next, by_name: HashMap::new() }
+        Self {
+            next,
+            by_name: HashMap::new(),
+        }
     }
 
     fn of(&mut self, name: &K) -> u32 {
@@ -61,7 +66,9 @@ pub struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         // 2^12 numbers a tick of 1/64 s for 2^20 ticks, which is over four hours: an
         // earlier life that a pending flow could still tell of (minutes) lies
         // behind, and so does one that ended a moment ago.
@@ -124,7 +131,10 @@ mod tests {
     #[test]
     fn names_keep_their_numbers_and_share_none() {
         let mut ids = Ids::default();
-        let name = |name: &str| ObjectName { namespace: "default".into(), name: name.into() };
+        let name = |name: &str| ObjectName {
+            namespace: "default".into(),
+            name: name.into(),
+        };
         let (a, b) = (ids.workload(&name("a")), ids.workload(&name("b")));
         assert_ne!(a, b);
         assert_eq!(ids.workload(&name("a")), a);

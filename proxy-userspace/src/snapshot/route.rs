@@ -35,7 +35,8 @@ pub struct Pick<'a> {
 
 impl<'a> Pick<'a> {
     fn of(rule: Option<&'a RuleView>, subset: &'a Subset) -> Self {
-        let turn = Rotation::over(&subset.endpoints).map(|rotation| rotation.pick(&subset.position));
+        let turn =
+            Rotation::over(&subset.endpoints).map(|rotation| rotation.pick(&subset.position));
         Self { rule, subset, turn }
     }
 
@@ -69,18 +70,28 @@ impl ServiceView {
 
 impl RuleView {
     fn matches(&self, source: &Source, request: Option<&Request<'_>>) -> bool {
-        if !self.source.as_ref().is_none_or(|wanted| from(wanted, source)) {
+        if !self
+            .source
+            .as_ref()
+            .is_none_or(|wanted| from(wanted, source))
+        {
             return false;
         }
         match request {
             None => self.request.is_empty(),
-            Some(request) => self.request.iter().all(|(field, value)| looks(field, value, request)),
+            Some(request) => self
+                .request
+                .iter()
+                .all(|(field, value)| looks(field, value, request)),
         }
     }
 }
 
 fn from(wanted: &SourceMatch, source: &Source) -> bool {
-    wanted.service.as_ref().is_none_or(|service| source.services.contains(service))
+    wanted
+        .service
+        .as_ref()
+        .is_none_or(|service| source.services.contains(service))
         && selects(&wanted.labels, &source.labels)
 }
 

@@ -163,7 +163,7 @@ fn what_the_daemon_says_of_itself_is_told() {
         totals[Counter::Denied as usize] = 4;
         totals
     });
-    worker.rejected("no-flow");
+    worker.flow_missed();
     worker.denied(&denial("a", "192.0.2.1:80"));
     worker.audited(&denial("a", "192.0.2.2:80"));
     worker.connection_closed(&connection("a", "b"));
@@ -187,7 +187,7 @@ fn what_the_daemon_says_of_itself_is_told() {
             "weir_kernel_connects_total{outcome=\"proxied\"}".to_owned(),
             0.0,
         ),
-        ("weir_flow_misses_total".to_owned(), 5.0),
+        ("weir_flow_misses_total".to_owned(), 1.0),
         (
             "weir_rejected_connections_total{reason=\"no-flow\"}".to_owned(),
             1.0,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Findings;
-use crate::config::object::{AppProtocol, Labels, ObjectName, RouteRule, Service, Workload, selects};
+use crate::config::object::{
+    AppProtocol, Labels, ObjectName, RouteRule, Service, Workload, selects,
+};
 use crate::config::{Kind, Objects};
 
 pub(super) fn check(objects: &Objects, findings: &mut Findings) {
@@ -141,6 +143,9 @@ fn first_pair(service: &Service) -> Option<(&str, &str, &str)> {
 
 /// Labels as `kubectl -l` takes them.
 fn listed(labels: &Labels) -> String {
-    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     pairs.join(",")
 }
