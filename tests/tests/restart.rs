@@ -6,7 +6,7 @@ use std::time::Duration;
 use aya::maps::{Array, Map, MapData};
 use nix::errno::Errno;
 use testbed::agent::HttpRequest;
-use testbed::agent::proto::Service;
+use testbed::agent::proto::{Service, SockOption};
 use testbed::docs::{egress_rule, mesh_config, route_rule, service};
 use testbed::{Fault, Node, Pod, Weir};
 
@@ -137,7 +137,7 @@ fn a_workload_may_be_open_while_the_proxy_is_down() {
     );
 }
 
-/// A pod that takes the dead daemon's port is not taken for weir.
+/// Whoever takes the dead daemon's port is not taken for weir.
 #[test]
 fn a_pod_cannot_pose_as_the_dead_daemon() {
     let node = Node::new().unwrap();
@@ -151,8 +151,19 @@ fn a_pod_cannot_pose_as_the_dead_daemon() {
     let mut addresses = addresses.filter(|address| address.starts_with(&own));
     let at: SocketAddr = addresses.next().unwrap().parse().unwrap();
     weir.kill9().unwrap();
-    // Even if it could listen there, no connect of the pod is sent to it.
-    let impostor = client.agent().listen(at, 16);
+    let fault = client
+        .agent()
+        .listen(at, 16)
+        .err()
+        .expect("the port is weir's");
+    assert!(fault.is(Errno::EPERM), "{fault}");
+    // Somebody who is none of the pod's processes gets it, but no connect.
+    let intruder = node.intruder(&client).unwrap();
+    let impostor = intruder.tcp4().unwrap();
+    // What the dead one's connections left on the port does not stop this.
+    impostor.set(SockOption::ReusePort).unwrap();
+    impostor.bind(at).unwrap();
+    impostor.listen(16).unwrap();
     refused(get(&client, vip()), Errno::ECONNREFUSED);
     drop(impostor);
     weir.launch().unwrap();
