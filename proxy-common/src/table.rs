@@ -287,7 +287,10 @@ mod pod {
             unsafe impl aya::Pod for $name {}
         )* };
     }
-    use super::*;
+    use super::{
+        AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, NetnsCookie, NodeConfig,
+        PortEntry, PortKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+    };
     use crate::{Event, Flow, FlowKey};
     pod!(
         NetnsCookie,

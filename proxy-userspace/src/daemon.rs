@@ -57,6 +57,9 @@ pub struct RunOptions {
     pub resolvers: Vec<SocketAddr>,
     /// Whether the hooks write debug lines.
     pub debug_hooks: bool,
+    /// Port of the listener for redirected connections.
+    #[cfg(feature = "redirect")]
+    pub redirect_listener: Option<u16>,
 }
 
 /// The settings of `weir uninstall`, all settled.
@@ -73,10 +76,14 @@ pub struct UninstallOptions {
 }
 
 /// Runs the daemon until it is told to stop.
-pub fn run(options: RunOptions) -> Result<()> {
+pub fn run(options: &RunOptions) -> Result<()> {
     log_to_stderr(options.debug_hooks);
     check_machine()?;
     raise_descriptor_limit();
+    #[cfg(feature = "redirect")]
+    if let Some(port) = options.redirect_listener {
+        crate::proxy::redirect::PORT.get_or_init(|| port);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -88,12 +95,12 @@ pub fn run(options: RunOptions) -> Result<()> {
     // First of all: a second daemon is told so before it touches anything.
     let sockets = runtime.block_on(Sockets::bind(&sockets))?;
     let (store, objects) = Store::open(&options.state_dir)?;
-    let (kernel, streams) = load_kernel(&options)?;
+    let (kernel, streams) = load_kernel(options)?;
     let telemetry = Telemetry::start(&telemetry::Options::default())
         .context("the access log cannot be opened")?;
     count_kernel(&telemetry, &kernel);
     let snapshot = Arc::new(ArcSwap::default());
-    let workers = start_workers(&options, &kernel, &snapshot, &telemetry)?;
+    let workers = start_workers(options, &kernel, &snapshot, &telemetry)?;
     let node = Node::new(
         kernel,
         workers,
@@ -113,7 +120,7 @@ pub fn run(options: RunOptions) -> Result<()> {
         "weir runs"
     );
     let ended = runtime.block_on(serve(
-        &options, sockets, admin, streams, &telemetry, &snapshot, signals,
+        options, sockets, admin, streams, &telemetry, &snapshot, signals,
     ));
     // With the last handle gone the writer ends, and the node with it.
     if writer.join().is_err() {

@@ -137,7 +137,7 @@ fn dispatch(cli: Cli, print: Printer<'_>) -> Result<Outcome, Failure> {
             let options = args
                 .options(admin_socket)
                 .map_err(|error| Failure::Unasked(error.to_string()))?;
-            daemon::run(options).map_err(Failure::Daemon)?;
+            daemon::run(&options).map_err(Failure::Daemon)?;
             Ok(Outcome::Done)
         }
         Command::Canary(args) => canary(&args, print).map(|()| Outcome::Done),

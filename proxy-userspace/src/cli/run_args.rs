@@ -68,6 +68,10 @@ pub(super) struct RunArgs {
     /// Let the kernel hooks write debug lines to the log
     #[arg(long)]
     pub(super) debug_hooks: bool,
+    /// Also accept what an iptables REDIRECT rule sends to this port of each pod
+    #[cfg(feature = "redirect")]
+    #[arg(long, value_name = "PORT")]
+    pub(super) redirect_listener: Option<u16>,
 }
 
 /// Arguments of `weir uninstall`.
@@ -270,6 +274,8 @@ impl RunArgs {
             workers: self.workers.or(file.workers),
             resolvers: resolvers.into_iter().map(|resolver| resolver.0).collect(),
             debug_hooks: self.debug_hooks,
+            #[cfg(feature = "redirect")]
+            redirect_listener: self.redirect_listener,
         })
     }
 }

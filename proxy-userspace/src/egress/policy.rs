@@ -58,7 +58,7 @@ fn action(target: &EgressTarget, protocol: EgressProtocol) -> EgressAction {
     }
 }
 
-/// Adds one way through a port: Direct before Http before HttpByName, and of
+/// Adds one way through a port: `Direct` before `Http` before `HttpByName`, and of
 /// equals the rule that was there first.
 fn open(table: &mut PortTable, port: Port, entry: PortEntry) {
     table

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use aya::maps::{Map, MapData, SkStorage};
 use aya::programs::Program;
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use proxy_common::{Counter, Flow, NodeConfig};
 
 pub use self::cgroup::Cgroup;
@@ -229,7 +229,7 @@ impl Kernel {
 
     /// Flows between `connect` and accept right now.
     pub fn flows_pending(&self) -> usize {
-        self.maps.flows.keys().filter(Result::is_ok).count()
+        self.maps.flows.keys().flatten().count()
     }
 
     /// The same, of one workload.
@@ -279,16 +279,17 @@ impl Flows {
 
 /// Loads the object with every map pinned (or taken over).
 fn load_object(pins: &Pins, debug: bool) -> Result<Ebpf, KernelError> {
-    let btf = Btf::from_sys_fs().map_err(|error| KernelError::Load(error.to_string()))?;
     // 0 turns the hooks' debug lines off; the verifier then drops their code.
     let level: u8 = if debug {
         aya_log::Level::Trace as u8
     } else {
         0
     };
+    // The hooks read no kernel structure by offset, so nothing is relocated
+    // against the kernel's BTF, and parsing it would cost tens of megabytes.
     let mut loader = EbpfLoader::new();
     loader
-        .btf(Some(&btf))
+        .btf(None)
         .override_global(aya_log::LEVEL, &level, true);
     for spec in &maps::SPECS {
         loader.map_pin_path(spec.name, pins.map(spec.name));

@@ -172,7 +172,7 @@ fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelErr
     for (netns, workload) in workloads.changed.iter().chain(&workloads.new) {
         write_workload(
             maps,
-            netns,
+            *netns,
             workload,
             from.workloads.get(netns).map(|old| old.id),
         )?;
@@ -195,7 +195,7 @@ fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelErr
 
 fn write_workload(
     maps: &mut Maps,
-    netns: &NetnsCookie,
+    netns: NetnsCookie,
     workload: &Workload,
     old: Option<WorkloadId>,
 ) -> Result<(), KernelError> {

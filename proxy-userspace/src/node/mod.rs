@@ -126,7 +126,7 @@ impl Node {
         let mut kernel = lock(&self.kernel);
         let cgroup_error = |cause| PodError::Cgroup {
             name: name.clone(),
-            cause,
+            cause: Box::new(cause),
         };
         for listener in listeners.iter().flatten() {
             kernel.mark_listener(listener).map_err(cgroup_error)?;

@@ -46,7 +46,7 @@ pub enum PodError {
         /// The workload.
         name: ObjectName,
         /// What the kernel half says.
-        cause: KernelError,
+        cause: Box<KernelError>,
     },
     /// The netns is the node's own.
     #[error("workload {name}: {path} is the node's own network namespace: enrolling it would capture the node's own services", path = path.display())]
@@ -139,7 +139,7 @@ impl Pod {
         }
         let cgroup = Cgroup::open(&spec.cgroup).map_err(|cause| PodError::Cgroup {
             name: name.clone(),
-            cause,
+            cause: Box::new(cause),
         })?;
         let view = netns.look(home).map_err(netns_error)?;
         let loopback = view
@@ -170,6 +170,17 @@ impl Pod {
                 port: Port(bound.port()),
                 pad: 0,
             });
+        }
+        #[cfg(feature = "redirect")]
+        if let Some(addr) = crate::proxy::redirect::address() {
+            for worker in &mut sockets {
+                let socket = netns.listen(home, addr, loopback);
+                worker.push(socket.map_err(|cause| PodError::Listen {
+                    name: name.clone(),
+                    addr,
+                    cause,
+                })?);
+            }
         }
         let pod = Self {
             name: name.clone(),

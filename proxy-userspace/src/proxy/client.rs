@@ -29,6 +29,10 @@ pub struct Head {
 }
 
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 struct State {
     /// When the first byte of a head came that is not whole yet.
     began: Option<Instant>,
@@ -130,6 +134,10 @@ pub enum Framing {
 
 /// A look at the names of header lines, however the bytes are split.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 struct Scan {
     /// Bytes of the present line that were matched or skipped.
     column: usize,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proxy_common::{Flow, Reason};
+use proxy_common::{Flow, Reason, ServiceId};
 use tokio::net::TcpStream;
 
 use super::answer::HEAD_TIMEOUT;
@@ -73,7 +73,10 @@ pub async fn serve(
     peer: SocketAddr,
     admission: Option<Admission>,
 ) {
-    let Some(flow) = worker.flows.of(&client) else {
+    let flow = worker.flows.of(&client);
+    #[cfg(feature = "redirect")]
+    let flow = flow.or_else(|| super::redirect::flow(&worker, admission.as_ref()?.pod(), &client));
+    let Some(flow) = flow else {
         worker.telemetry.flow_missed();
         return reset_on_close(&client);
     };
@@ -96,13 +99,12 @@ pub async fn serve(
         accepted: Instant::now(),
         admission,
     };
-    if flow.service != proxy_common::ServiceId::NONE {
-        match snapshot.services.get(&flow.service).map(Arc::clone) {
-            Some(service) => to_service(captured, client, service).await,
-            None => turn_away(&captured.worker, &client, "service-gone"),
-        }
-    } else {
-        to_external(captured, client, &snapshot).await;
+    if flow.service == ServiceId::NONE {
+        return to_external(captured, client, &snapshot).await;
+    }
+    match snapshot.services.get(&flow.service).map(Arc::clone) {
+        Some(service) => to_service(captured, client, service).await,
+        None => turn_away(&captured.worker, &client, "service-gone"),
     }
 }
 

@@ -344,7 +344,7 @@ fn view(request: &Request<Incoming>) -> snapshot::Request<'_> {
                 request
                     .uri()
                     .authority()
-                    .map(|authority| authority.as_str())
+                    .map(hyper::http::uri::Authority::as_str)
             })
             .unwrap_or_default(),
         headers,

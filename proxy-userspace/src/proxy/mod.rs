@@ -15,6 +15,8 @@ mod http;
 mod pool;
 mod pump;
 mod record;
+#[cfg(feature = "redirect")]
+pub mod redirect;
 mod sniff;
 mod upstream;
 mod wire;

@@ -17,7 +17,7 @@ use super::upstream::Upstream;
 const IDLE_MAX: usize = 128;
 
 /// How long an idle connection is kept.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_mins(1);
 
 /// Whose connection it is, from which address, to where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

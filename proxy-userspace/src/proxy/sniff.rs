@@ -105,6 +105,7 @@ pub async fn http_prefix(client: &TcpStream, patience: Duration) -> io::Result<B
 }
 
 /// What the client's bytes are.
+#[derive(Clone, Copy)]
 enum Spoken {
     Http,
     Other,

@@ -73,7 +73,12 @@ pub struct Worker {
     pub flows: Flows,
     /// The configuration in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// The same, as seen last.
+    /// The same, as seen last. Counted twice so that a request that holds on to
+    /// it costs no counter that another core writes too.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the outer count is this core's own"
+    )]
     seen: RefCell<Rc<Arc<Snapshot>>>,
     /// Idle upstream connections.
     pub pool: Pool,
@@ -224,7 +229,7 @@ impl Worker {
                     Rc::clone(&stop),
                 ))),
                 Err(error) => {
-                    tracing::error!(workload = %pod.name(), %error, "a listener cannot be served")
+                    tracing::error!(workload = %pod.name(), %error, "a listener cannot be served");
                 }
             }
         }

@@ -323,12 +323,6 @@ impl Mesh {
         };
         let own = named(namespace).filter(|_| namespace != "default");
         let layers = [own, named("default")];
-        fn first<T>(
-            layers: &[Option<&Arc<MeshConfig>>],
-            field: impl Fn(&MeshConfig) -> Option<T>,
-        ) -> Option<T> {
-            layers.iter().flatten().find_map(|mesh| field(mesh))
-        }
         Self {
             egress: first(&layers, |mesh| mesh.egress).unwrap_or_default(),
             on_proxy_down: first(&layers, |mesh| mesh.on_proxy_down).unwrap_or_default(),
@@ -336,6 +330,14 @@ impl Mesh {
             header_timeout: first(&layers, |mesh| mesh.header_timeout).unwrap_or(HEADER_TIMEOUT),
         }
     }
+}
+
+/// The first layer's value that is set.
+fn first<T>(
+    layers: &[Option<&Arc<MeshConfig>>],
+    field: impl Fn(&MeshConfig) -> Option<T>,
+) -> Option<T> {
+    layers.iter().flatten().find_map(|mesh| field(mesh))
 }
 
 /// Whom a rule holds for.
