@@ -1,5 +1,5 @@
 //! `cgroup/bind4` and `bind6`: nobody in a pod may take a listener's port.
-//! SO_REUSEPORT would let any socket of the same UID join it.
+//! `SO_REUSEPORT` would let any socket of the same UID join it.
 
 use aya_ebpf::programs::SockAddrContext;
 

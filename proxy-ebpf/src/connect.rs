@@ -14,7 +14,9 @@
 //! Errors on the way are `closed`: ECONNREFUSED, and a counter says which.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
+};
 use aya_ebpf::helpers::generated::{
     bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get,
 };
@@ -33,6 +35,10 @@ use crate::maps::{self, count};
 use crate::tables::KernelTables;
 
 const ECONNREFUSED: i32 = 111;
+
+/// Size of a tuple's IPv4 arm: it tells the look-up which family is meant.
+#[expect(clippy::cast_possible_truncation, reason = "the arm has 12 bytes")]
+const IPV4_TUPLE_SIZE: u32 = size_of::<Ipv4Tuple>() as u32;
 
 /// Decides on one connect; the value is the hook's return value.
 #[inline(always)]
@@ -156,17 +162,13 @@ fn is_alive(ctx: &SockAddrContext, listener: &Listener) -> bool {
         v4.sport = 0;
         v4.dport = listener.port.0.to_be();
     }
-    let ipv4_size = size_of_val(unsafe {
-        // SAFETY: only the size of the arm is taken.
-        &tuple.__bindgen_anon_1.ipv4
-    }) as u32;
     // SAFETY: a valid context and an initialised tuple.
     let sk = unsafe {
         bpf_sk_lookup_tcp(
             ctx.as_ptr(),
             &raw mut tuple,
-            ipv4_size,
-            BPF_F_CURRENT_NETNS as i64 as u64,
+            IPV4_TUPLE_SIZE,
+            i64::from(BPF_F_CURRENT_NETNS).cast_unsigned(),
             0,
         )
     };
@@ -218,7 +220,7 @@ fn refuse(counter: Counter) -> i32 {
     REFUSE
 }
 
-/// A socket can dial again after AF_UNSPEC: what it noted then is void now.
+/// A socket can dial again after `AF_UNSPEC`: what it noted then is void now.
 #[inline(always)]
 fn forget_note(ctx: &SockAddrContext) {
     // SAFETY: `sk` is a valid socket; deleting nothing is an error that means nothing.

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! An entry leaves `FLOWS` exactly once: whoever's delete succeeds gives the
-//! quota back. Moving at PASSIVE_ESTABLISHED, not at `accept()`, keeps the flow
-//! of a client that closes early apart from the next one with its source port.
+//! quota back. Moving at `PASSIVE_ESTABLISHED`, not at `accept()`, keeps the
+//! flow of a client that closes early apart from the next one with its source
+//! port.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
@@ -40,7 +41,7 @@ pub fn run(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(ctx),
-        // SAFETY: `args[1]` is the new state in this callback.
+        // `args[1]` is the new state in this callback.
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(ctx),
         _ => {}
     }
@@ -67,7 +68,7 @@ fn connecting(ctx: &SockOpsContext) {
     // Without this flag CLOSE would not be seen and the entry would stay.
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     let key = key(ctx, End::Local);
-    if ctx.set_cb_flags(flags as i32).is_err() {
+    if ctx.set_cb_flags(flags.cast_signed()).is_err() {
         count(Counter::FlowWriteFailed);
     } else if maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()).is_ok() {
         add_pending(flow.workload, 1);
@@ -128,10 +129,10 @@ fn add_pending(workload: WorkloadId, by: i64) {
         maps::PENDING.get_ptr_mut(workload),
         maps::PENDING_TOTAL.get_ptr_mut(0),
     ] {
-        if let Some(count) = count {
-            // SAFETY: an aligned u64 in a map that every CPU changes atomically.
-            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, by as u64) };
-        }
+        let Some(count) = count else { continue };
+        let by = by.cast_unsigned();
+        // SAFETY: an aligned u64 in a map that every CPU changes atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, by) };
     }
 }
 
@@ -180,6 +181,10 @@ fn addr(ctx: &SockOpsContext, end: End) -> Addr {
 
 /// Local ports come in host byte order, remote ones as a network-order word.
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "in host order the high half is always zero"
+)]
 fn port(ctx: &SockOpsContext, end: End) -> Port {
     match end {
         End::Local => Port(ctx.local_port() as u16),

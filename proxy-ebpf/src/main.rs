@@ -10,6 +10,10 @@
 // arithmetic; the instruction itself (`lock *(u64 *) +=`) exists.
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "atomic_xadd is all that is used")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand every entry point its context by value"
+)]
 
 mod bind;
 mod connect;
@@ -28,55 +32,55 @@ use crate::context::Family;
 
 /// Decides on `connect()` of an IPv4 socket.
 #[cgroup_sock_addr(connect4)]
-pub fn weir_connect4(ctx: SockAddrContext) -> i32 {
+fn weir_connect4(ctx: SockAddrContext) -> i32 {
     connect::run(&ctx, Family::V4)
 }
 
 /// Decides on `connect()` of an IPv6 socket, v4-mapped destinations included.
 #[cgroup_sock_addr(connect6)]
-pub fn weir_connect6(ctx: SockAddrContext) -> i32 {
+fn weir_connect6(ctx: SockAddrContext) -> i32 {
     connect::run(&ctx, Family::V6)
 }
 
 /// Keeps the listeners' ports from everybody else in the pod.
 #[cgroup_sock_addr(bind4)]
-pub fn weir_bind4(ctx: SockAddrContext) -> i32 {
+fn weir_bind4(ctx: SockAddrContext) -> i32 {
     bind::run(&ctx)
 }
 
 /// The same for IPv6 sockets, which can hold an IPv4 port too.
 #[cgroup_sock_addr(bind6)]
-pub fn weir_bind6(ctx: SockAddrContext) -> i32 {
+fn weir_bind6(ctx: SockAddrContext) -> i32 {
     bind::run(&ctx)
 }
 
 /// Shows the application whom it dialled.
 #[cgroup_sock_addr(getpeername4)]
-pub fn weir_getpeername4(ctx: SockAddrContext) -> i32 {
+fn weir_getpeername4(ctx: SockAddrContext) -> i32 {
     peername::run(&ctx, Family::V4)
 }
 
 /// The same for IPv6 sockets.
 #[cgroup_sock_addr(getpeername6)]
-pub fn weir_getpeername6(ctx: SockAddrContext) -> i32 {
+fn weir_getpeername6(ctx: SockAddrContext) -> i32 {
     peername::run(&ctx, Family::V6)
 }
 
 /// Attached to each enrolled cgroup: denies connects from unknown namespaces.
 #[cgroup_sock_addr(connect4)]
-pub fn weir_fence4(ctx: SockAddrContext) -> i32 {
+fn weir_fence4(ctx: SockAddrContext) -> i32 {
     fence::run(&ctx, Family::V4)
 }
 
 /// The same for IPv6 sockets.
 #[cgroup_sock_addr(connect6)]
-pub fn weir_fence6(ctx: SockAddrContext) -> i32 {
+fn weir_fence6(ctx: SockAddrContext) -> i32 {
     fence::run(&ctx, Family::V6)
 }
 
 /// Hands the flow from the dialling socket to the accepted one.
 #[sock_ops]
-pub fn weir_flow(ctx: SockOpsContext) -> u32 {
+fn weir_flow(ctx: SockOpsContext) -> u32 {
     flow::run(&ctx)
 }
 
