@@ -150,38 +150,13 @@ impl Pod {
         if on.is_empty() {
             return Err(PodError::NoAddress { name: name.clone() });
         }
-        let mut sockets: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut listeners = Vec::new();
-        for addr in on {
-            let mut bound = SocketAddr::new(addr.ip, 0);
-            for worker in &mut sockets {
-                let listen_error = |cause| PodError::Listen {
-                    name: name.clone(),
-                    addr: bound,
-                    cause,
-                };
-                let socket = netns.listen(home, bound, loopback).map_err(listen_error)?;
-                bound = socket.local_addr().map_err(listen_error)?;
-                worker.push(socket);
-            }
-            listeners.push(Listener {
-                addr: Addr::from(addr.ip),
-                ifindex: addr.ifindex,
-                port: Port(bound.port()),
-                pad: 0,
-            });
-        }
-        #[cfg(feature = "redirect")]
-        if let Some(addr) = crate::proxy::redirect::address() {
-            for worker in &mut sockets {
-                let socket = netns.listen(home, addr, loopback);
-                worker.push(socket.map_err(|cause| PodError::Listen {
-                    name: name.clone(),
-                    addr,
-                    cause,
-                })?);
-            }
-        }
+        let place = Place {
+            name,
+            netns: &netns,
+            home,
+            loopback,
+        };
+        let (listeners, sockets) = place.listen(&on, workers)?;
         let pod = Self {
             name: name.clone(),
             spec: spec.clone(),
@@ -283,6 +258,63 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.pod.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where listeners are opened, and for whom.
+struct Place<'a> {
+    name: &'a ObjectName,
+    netns: &'a Netns,
+    home: &'a Netns,
+    loopback: u32,
+}
+
+impl Place<'_> {
+    /// One listener per address, with one socket per worker.
+    fn listen(
+        &self,
+        on: &[LocalAddr],
+        workers: usize,
+    ) -> Result<(Vec<Listener>, Vec<Vec<TcpListener>>), PodError> {
+        let mut sockets: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut listeners = Vec::new();
+        for addr in on {
+            let bound = self.share(SocketAddr::new(addr.ip, 0), &mut sockets)?;
+            listeners.push(Listener {
+                addr: Addr::from(addr.ip),
+                ifindex: addr.ifindex,
+                port: Port(bound.port()),
+                pad: 0,
+            });
+        }
+        #[cfg(feature = "redirect")]
+        if let Some(addr) = crate::proxy::redirect::address() {
+            self.share(addr, &mut sockets)?;
+        }
+        Ok((listeners, sockets))
+    }
+
+    /// Opens `addr` once for each worker; the first socket settles the port.
+    fn share(
+        &self,
+        addr: SocketAddr,
+        sockets: &mut [Vec<TcpListener>],
+    ) -> Result<SocketAddr, PodError> {
+        let mut bound = addr;
+        for worker in sockets {
+            let error = |cause| PodError::Listen {
+                name: self.name.clone(),
+                addr: bound,
+                cause,
+            };
+            let socket = self
+                .netns
+                .listen(self.home, bound, self.loopback)
+                .map_err(error)?;
+            bound = socket.local_addr().map_err(error)?;
+            worker.push(socket);
+        }
+        Ok(bound)
     }
 }
 
