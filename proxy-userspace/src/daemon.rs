@@ -213,7 +213,11 @@ async fn serve(
 
 /// One denial or audit of the kernel half, as a log line and a metric.
 fn report(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
-    let source = snapshot.sources.get(&event.workload);
+    // By namespace first: an event from before a restart carries the workload's
+    // former number.
+    let workload = snapshot.tables.workloads.get(&event.netns);
+    let id = workload.map_or(event.workload, |workload| workload.id);
+    let source = snapshot.sources.get(&id);
     let rule = snapshot.egress.get(&event.rule);
     let destination = event.destination().to_string();
     let record = DenialRecord {

@@ -73,8 +73,9 @@ pub async fn serve(
         head,
     });
     let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { connection.answer(request).await }
+        // In a box of its own: hyper keeps room for it as long as the connection
+        // lives, and an idle connection should not pay for kilobytes of it.
+        Box::pin(Rc::clone(&connection).answer(request))
     });
     let served = http1::Builder::new()
         .half_close(true)
