@@ -107,8 +107,12 @@ impl Node {
 
     fn add_bridge(&self, network: &Network) -> Result<()> {
         let bridge = &network.bridge;
+        // A bridge without an address of its own takes the lowest of its ports',
+        // and so another one when a pod comes or goes: the other pods would
+        // send to the one they remember, for seconds.
+        let [a, b, c] = network.prefix;
         let mut commands = vec![
-            format!("link add {bridge} type bridge"),
+            format!("link add {bridge} address 02:00:00:{a:02x}:{b:02x}:{c:02x} type bridge"),
             format!("link set {bridge} up"),
         ];
         if network.routed {
