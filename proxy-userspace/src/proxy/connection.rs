@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proxy_common::{Flow, Reason, ServiceId};
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 
 use super::answer::HEAD_TIMEOUT;
 use super::http::{self, Callees};
@@ -126,7 +127,7 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
         label: Arc::clone(&service.label),
         kind: DestinationKind::Service,
     };
-    let _open = opened(&captured, &callee);
+    let open = opened(&captured, &callee);
     let sniffed = match service.protocol {
         AppProtocol::Http => Ok(Sniffed::Http {
             prefix: Bytes::new(),
@@ -146,14 +147,14 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
     };
     match sniffed {
         Ok(Sniffed::Http { prefix }) => {
-            http::serve(
+            as_http(
                 captured,
                 client,
                 prefix,
                 Callees::Service(service.id),
                 callee,
-            )
-            .await;
+                open,
+            );
         }
         Ok(Sniffed::Bytes { prefix, upstream }) => {
             let dialled = match upstream {
@@ -169,6 +170,22 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
         }
         Err(error) => as_bytes(&captured, client, &[], Err(error), &callee).await,
     }
+}
+
+/// Requests, in a task of their own: what was needed to get here is large, and
+/// an idle connection should not keep it.
+fn as_http(
+    captured: Captured,
+    client: TcpStream,
+    prefix: Bytes,
+    callees: Callees,
+    callee: Callee,
+    open: OpenConnection,
+) {
+    spawn_local(async move {
+        http::serve(captured, client, prefix, callees, callee).await;
+        drop(open);
+    });
 }
 
 /// A connected endpoint, and the rule that chose it.
@@ -288,7 +305,7 @@ async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot)
         label,
         kind: DestinationKind::External,
     };
-    let _open = opened(&captured, &callee);
+    let open = opened(&captured, &callee);
     let Ok(prefix) = http_prefix(&client, captured.source.header_timeout).await else {
         let rule = rule.filter(|_| !by_name);
         captured.worker.telemetry.denied(&DenialRecord {
@@ -302,14 +319,14 @@ async fn to_external(captured: Captured, client: TcpStream, snapshot: &Snapshot)
         });
         return reset_on_close(&client);
     };
-    http::serve(
+    as_http(
         captured,
         client,
         prefix,
         Callees::External(Cell::default()),
         callee,
-    )
-    .await;
+        open,
+    );
 }
 
 fn opened(captured: &Captured, callee: &Callee) -> OpenConnection {
