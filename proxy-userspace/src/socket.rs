@@ -27,6 +27,11 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 /// Connections that may wait for `accept` on one listener.
 const BACKLOG: i32 = 4_096;
 
+/// The node's own choice may pace what it sends,
+/// with a timer for each segment, and a loopback has no congestion to avoid.
+/// Every kernel has this one.
+const LOOPBACK_CONGESTION: &[u8] = b"reno";
+
 /// A network namespace, held open.
 #[derive(Debug)]
 pub struct Netns {
@@ -105,6 +110,10 @@ impl Netns {
             let socket = stream(addr)?;
             socket.set_reuse_port(true)?;
             socket.attach_filter(&from_interface(loopback))?;
+            // Accepted sockets inherit these. A small answer must not wait for
+            // the acknowledgement of the ones before.
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_congestion(LOOPBACK_CONGESTION)?;
             socket.bind(&addr.into())?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
@@ -144,9 +153,8 @@ fn inside<T>(there: &File, home: &File, work: impl FnOnce() -> T) -> io::Result<
 }
 
 fn stream(addr: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    let kind = Type::STREAM.nonblocking();
+    Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
 }
 
 fn view() -> io::Result<NetnsView> {

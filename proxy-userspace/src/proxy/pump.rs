@@ -7,11 +7,16 @@
 //! take at once is kept.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::socket::reset_on_close;
 
@@ -34,10 +39,18 @@ pub struct Moved {
 
 /// Moves bytes until both halves have ended, or one side is reset. On an error
 /// both sockets are reset.
-pub async fn pump(client: TcpStream, upstream: TcpStream, moved: &Moved) -> io::Result<()> {
-    let there = half(&client, &upstream, &moved.sent);
-    let back = half(&upstream, &client, &moved.received);
-    let ended = tokio::try_join!(there, back);
+pub async fn pump(
+    mut client: TcpStream,
+    mut upstream: TcpStream,
+    moved: &Moved,
+) -> io::Result<()> {
+    let ended = {
+        let (from_client, to_client) = client.split();
+        let (from_upstream, to_upstream) = upstream.split();
+        let there = half(from_client, to_upstream, &moved.sent);
+        let back = half(from_upstream, to_client, &moved.received);
+        tokio::try_join!(there, back)
+    };
     if ended.is_err() {
         reset_on_close(&client);
         reset_on_close(&upstream);
@@ -46,19 +59,17 @@ pub async fn pump(client: TcpStream, upstream: TcpStream, moved: &Moved) -> io::
 }
 
 /// One direction, to its end.
-async fn half(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
+async fn half(mut from: ReadHalf<'_>, to: WriteHalf<'_>, moved: &Cell<u64>) -> io::Result<()> {
+    let to: &TcpStream = to.as_ref();
     loop {
-        from.readable().await?;
-        match pass(from, to) {
-            Ok(Passed::End) => return finish(to),
-            Ok(Passed::Some { bytes, rest }) => {
+        match poll_fn(|cx| pass(cx, &mut from, to)).await? {
+            Passed::End => return finish(to),
+            Passed::Some { bytes, rest } => {
                 if let Some(rest) = rest {
                     write_all(to, &rest).await?;
                 }
                 moved.set(moved.get() + bytes as u64);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
         }
     }
 }
@@ -70,19 +81,29 @@ enum Passed {
     Some { bytes: usize, rest: Option<Vec<u8>> },
 }
 
-/// Reads once and writes what it can.
-fn pass(from: &TcpStream, to: &TcpStream) -> io::Result<Passed> {
+/// Reads once and writes what it can. A read that does not fill the buffer has
+/// emptied the socket, and `poll_read` knows: it does not ask the kernel again
+/// before there is more.
+fn pass(
+    cx: &mut Context<'_>,
+    from: &mut ReadHalf<'_>,
+    to: &TcpStream,
+) -> Poll<io::Result<Passed>> {
     BUFFER.with_borrow_mut(|buffer| {
-        let bytes = from.try_read(buffer)?;
-        if bytes == 0 {
-            return Ok(Passed::End);
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        if read.is_empty() {
+            return Poll::Ready(Ok(Passed::End));
         }
-        let written = match to.try_write(&buffer[..bytes]) {
+        let written = match to.try_write(read) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             other => other?,
         };
-        let rest = (written < bytes).then(|| buffer[written..bytes].to_vec());
-        Ok(Passed::Some { bytes, rest })
+        Poll::Ready(Ok(Passed::Some {
+            bytes: read.len(),
+            rest: (written < read.len()).then(|| read[written..].to_vec()),
+        }))
     })
 }
 

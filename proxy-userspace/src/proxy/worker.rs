@@ -281,15 +281,12 @@ async fn accept(worker: Rc<Worker>, pod: Arc<Pod>, listener: TcpListener, stop: 
 }
 
 fn begin(worker: &Rc<Worker>, pod: &Arc<Pod>, client: TcpStream, peer: SocketAddr) {
-    // Small answers must not wait for the acknowledgement of the ones before.
-    if client.set_nodelay(true).is_ok() {
-        spawn_local(connection::serve(
-            Rc::clone(worker),
-            client,
-            peer,
-            pod.admit(),
-        ));
-    }
+    spawn_local(connection::serve(
+        Rc::clone(worker),
+        client,
+        peer,
+        pod.admit(),
+    ));
 }
 
 /// Heads that may become slow, each with its own limit.
