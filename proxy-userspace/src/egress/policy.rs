@@ -97,8 +97,13 @@ pub fn covers(target: &EgressTarget, ip: IpAddr) -> bool {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proxy_common::{EgressEntry, EgressKey, PolicySetId, PortKey, PortTableId, Tables as _};
+
     use super::*;
     use crate::config::object::{EgressSource, ObjectName};
+    use crate::tables::TableSet;
 
     fn rule(target: EgressTarget, ports: &[(u16, EgressProtocol)]) -> EgressRule {
         EgressRule {
@@ -170,5 +175,83 @@ mod tests {
             prefixes.keys().copied().collect::<Vec<_>>(),
             [prefix(&EgressTarget::Host("x".into()))]
         );
+    }
+
+    /// Few values, so that prefixes nest and ports meet.
+    fn some_target() -> impl Strategy<Value = EgressTarget> {
+        prop_oneof![
+            4 => (0_u8..2, 0_u8..2, 0_u8..2, prop_oneof![
+                Just(0_u8), Just(8), Just(15), Just(16), Just(24), Just(31), Just(32)
+            ])
+                .prop_map(|(b, c, d, len)| net(10, b, c, d, len)),
+            1 => Just(EgressTarget::Wildcard("example".into())),
+        ]
+    }
+
+    fn some_rule() -> impl Strategy<Value = EgressRule> {
+        let ports = vec((1_u16..4, any::<bool>()), 1..3);
+        (some_target(), ports).prop_map(|(target, ports)| {
+            let ports: Vec<_> = ports
+                .into_iter()
+                .map(|(port, tcp)| {
+                    let by_address = matches!(target, EgressTarget::Net(..));
+                    let protocol = match by_address && tcp {
+                        true => EgressProtocol::Tcp,
+                        false => EgressProtocol::Http,
+                    };
+                    (port, protocol)
+                })
+                .collect();
+            rule(target, &ports)
+        })
+    }
+
+    /// What the rules say, each asked for itself.
+    fn union(rules: &[EgressRule], ip: Ipv4Addr, port: Port) -> Option<EgressAction> {
+        let speaks = |rule: &&EgressRule| match &rule.target {
+            EgressTarget::Net(net, len) => {
+                let IpAddr::V4(net) = net else { return false };
+                let kept = u32::MAX.checked_shl(32 - u32::from(*len)).unwrap_or(0);
+                u32::from(*net) & kept == u32::from(ip) & kept
+            }
+            EgressTarget::Host(_) | EgressTarget::Wildcard(_) => true,
+        };
+        let ways = rules.iter().filter(speaks).flat_map(|rule| {
+            let of_port = rule.ports.iter().filter(|(open, _)| *open == port);
+            of_port.map(|(_, protocol)| action(&rule.target, *protocol))
+        });
+        ways.min()
+    }
+
+    proptest! {
+        #[test]
+        fn one_look_up_says_what_all_rules_say(
+            rules in vec(some_rule(), 0..8),
+            asked in vec(((0_u8..3, 0_u8..3, 0_u8..3), 1_u16..5), 1..20),
+        ) {
+            let policy_set = PolicySetId(1);
+            let mut tables = TableSet::default();
+            let numbered = (1..).map(RuleId).zip(&rules);
+            let port_tables = (0..).map(PortTableId);
+            for (port_table, ((bits, addr), ports)) in port_tables.zip(compile(numbered)) {
+                let key = EgressKey { policy_set, addr };
+                tables.egress.insert((32 + bits, key), EgressEntry { port_table });
+                for (port, entry) in ports {
+                    let key = PortKey { port_table, port, pad: 0 };
+                    tables.egress_ports.insert(key, entry);
+                }
+            }
+            for ((b, c, d), port) in asked {
+                let (ip, port) = (Ipv4Addr::new(10, b, c, d), Port(port));
+                let found = tables
+                    .egress(&EgressKey { policy_set, addr: ip.into() })
+                    .and_then(|entry| {
+                        let port_table = entry.port_table;
+                        tables.egress_port(&PortKey { port_table, port, pad: 0 })
+                    });
+                let found = found.map(|entry| entry.action());
+                prop_assert_eq!(found, union(&rules, ip, port), "{}:{}", ip, port.0);
+            }
+        }
     }
 }
