@@ -195,9 +195,10 @@ mod tests {
                 .into_iter()
                 .map(|(port, tcp)| {
                     let by_address = matches!(target, EgressTarget::Net(..));
-                    let protocol = match by_address && tcp {
-                        true => EgressProtocol::Tcp,
-                        false => EgressProtocol::Http,
+                    let protocol = if by_address && tcp {
+                        EgressProtocol::Tcp
+                    } else {
+                        EgressProtocol::Http
                     };
                     (port, protocol)
                 })
