@@ -160,6 +160,12 @@ impl Agent {
         self.call(&Op::Flood { addr, count })
     }
 
+    /// Opens and ends `count` short connections, some of them cut off: how many
+    /// ended in which way.
+    pub fn hammer(&self, addr: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>, Fault> {
+        self.call(&Op::Hammer { addr, count })
+    }
+
     /// Closes what [`Agent::flood`] opened.
     pub fn close_flood(&self) -> Result<(), Fault> {
         self.call(&Op::CloseFlood)

@@ -93,6 +93,11 @@ pub enum Op {
         addr: SocketAddr,
         count: u64,
     },
+    /// Short connections, a few at a time: how many ended in which way.
+    Hammer {
+        addr: SocketAddr,
+        count: u64,
+    },
     /// Closes what [`Op::Flood`] opened.
     CloseFlood,
     /// Requests one after the other on one fresh connection.
