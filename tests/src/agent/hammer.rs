@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use super::proto::Fault;
 
-const THREADS: u64 = 4;
+const THREADS: usize = 4;
 /// How long one connection may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -22,7 +22,7 @@ pub(super) fn run(addr: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>,
         .map(|first| {
             thread::spawn(move || {
                 let mut outcomes = BTreeMap::new();
-                for number in (first..count).step_by(THREADS as usize) {
+                for number in (0..count).skip(first).step_by(THREADS) {
                     *outcomes.entry(one(addr, number)).or_default() += 1;
                 }
                 outcomes
