@@ -5,6 +5,7 @@
 
 mod canary;
 mod explain;
+mod listen;
 mod pod;
 mod status;
 
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 pub use canary::run as run_canary;
-pub use pod::{Admission, CANARY_ADDR, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
+pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
 
 use self::canary::Canaries;
 use crate::config::object::{LocalPod, ObjectName, Workload};
