@@ -73,6 +73,7 @@ fn workload(default: EgressDefault) -> Workload {
         ..Workload::default()
     };
     workload.listeners[0] = Listener {
+        addr: addr(1),
         port: LISTENER,
         ..Listener::default()
     };
@@ -220,6 +221,32 @@ fn external_is_what_the_rules_and_then_the_default_say() {
         assert_eq!(ask(addr(4), 4), unnamed, "a port that no rule opens");
         assert_eq!(ask(addr(5), 1), unnamed, "an address that no rule covers");
     }
+}
+
+#[test]
+fn without_a_listener_of_the_family_there_is_no_proxy() {
+    let mut tables = mesh();
+    let v6 = Addr::from("fd00::2".parse::<IpAddr>().unwrap());
+    tables.addresses.insert((NETWORK, v6), true);
+    tables
+        .services
+        .insert((NETWORK, v6, Port(80)), ServiceId(9));
+    let decision = ask(&tables, EgressDefault::Deny, v6, 80);
+    assert_eq!(
+        (decision.verdict, decision.reason),
+        (Verdict::Deny, Reason::NoListener)
+    );
+    // With no listener at all the daemon is down, and the hook knows what that means.
+    let down = Workload {
+        listeners_len: 0,
+        listeners: Default::default(),
+        ..workload(EgressDefault::Deny)
+    };
+    let dst = Destination {
+        addr: v6,
+        port: Port(80),
+    };
+    assert_eq!(decide(&tables, &down, HERE, dst).verdict, Verdict::Proxy);
 }
 
 #[test]

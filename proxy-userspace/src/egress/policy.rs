@@ -244,7 +244,9 @@ mod tests {
     fn union(rules: &[EgressRule], ip: Ipv4Addr, port: Port) -> Option<EgressAction> {
         let speaks = |rule: &&EgressRule| match &rule.target {
             EgressTarget::Net(net, len) => {
-                let IpAddr::V4(net) = net else { return false };
+                let std::net::IpAddr::V4(net) = net else {
+                    return false;
+                };
                 let kept = u32::MAX.checked_shl(32 - u32::from(*len)).unwrap_or(0);
                 u32::from(*net) & kept == u32::from(ip) & kept
             }
