@@ -22,11 +22,20 @@ pub enum Counter {
     EventsLost,
     /// Flow entries that could not be written; the proxy resets such a connection.
     FlowWriteFailed,
+    /// Connects sent to an endpoint of a balanced service port.
+    Balanced,
+    /// Connects refused because no endpoint was ready for them (ECONNREFUSED).
+    NoEndpoint,
+    /// Connects refused because the service changed twice while it was read (ECONNREFUSED).
+    ServiceChanged,
+    /// Balanced connects and connections whose end found its ring buffer full:
+    /// they are missing in the metrics of connections and in the log.
+    EndingsLost,
 }
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Direct,
         Self::Proxied,
         Self::Denied,
@@ -36,6 +45,10 @@ impl Counter {
         Self::ProxyDownOpen,
         Self::EventsLost,
         Self::FlowWriteFailed,
+        Self::Balanced,
+        Self::NoEndpoint,
+        Self::ServiceChanged,
+        Self::EndingsLost,
     ];
 
     /// The label value of this counter in the metrics.
@@ -50,6 +63,10 @@ impl Counter {
             Self::ProxyDownOpen => "proxy_down_open",
             Self::EventsLost => "events_lost",
             Self::FlowWriteFailed => "flow_write_failed",
+            Self::Balanced => "balanced",
+            Self::NoEndpoint => "no_endpoint",
+            Self::ServiceChanged => "service_changed",
+            Self::EndingsLost => "endings_lost",
         }
     }
 }

@@ -4,7 +4,8 @@
 //! Must stay pure and free of loops that the verifier cannot bound. The order
 //! of its steps is the product's contract; `docs/policy.md` says it in prose.
 
-use crate::addr::Destination;
+use crate::addr::{Addr, Destination};
+use crate::balance::{Block, EndpointSlot, Route, RouteKey};
 use crate::id::{NetnsCookie, RuleId, ServiceId};
 use crate::table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
@@ -21,6 +22,9 @@ pub enum Verdict {
     Direct,
     /// `connect()` goes to the proxy's listener in the pod.
     Proxy,
+    /// `connect()` goes to an endpoint that the kernel picks, or fails with
+    /// ECONNREFUSED if there is none.
+    Balance,
 }
 
 macro_rules! reasons {
@@ -85,10 +89,13 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
-    /// The egress rule that spoke; [`RuleId::NONE`] if none did.
+    /// The egress rule that spoke, or, for [`Verdict::Balance`], the route rule;
+    /// [`RuleId::NONE`] if none did.
     pub rule: RuleId,
     /// The service port that was dialled; [`ServiceId::NONE`] if none.
     pub service: ServiceId,
+    /// For [`Verdict::Balance`]: the endpoints to choose from.
+    pub block: Block,
 }
 
 impl Decision {
@@ -100,6 +107,7 @@ impl Decision {
             reason,
             rule: RuleId::NONE,
             service: ServiceId::NONE,
+            block: Block::EMPTY,
         }
     }
 }
@@ -113,6 +121,10 @@ pub trait Tables {
     fn address(&self, key: &AddressKey) -> Option<AddressEntry>;
     /// The service at a virtual address and port.
     fn service(&self, key: &ServiceKey) -> Option<ServiceEntry>;
+    /// Where a service port leads whose rules tell sources apart, for one of them.
+    fn route(&self, key: &RouteKey) -> Option<Route>;
+    /// A slot of the endpoint array.
+    fn endpoint(&self, index: u32) -> Option<EndpointSlot>;
     /// The longest egress prefix of the policy set that covers the address.
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry>;
     /// What a port table says of a port.
@@ -166,16 +178,33 @@ fn by_tables<T: Tables>(
                     pad: 0,
                 };
                 match tables.service(&key) {
-                    Some(entry) => Decision {
-                        service: entry.service,
-                        ..Decision::plain(Verdict::Proxy, Reason::Service)
-                    },
+                    Some(entry) => service(tables, workload, &addr, &entry),
                     None => Decision::plain(Verdict::Deny, Reason::UnknownServicePort),
                 }
             }
             AddressKind::Workload => Decision::plain(Verdict::Direct, Reason::Workload),
         },
         None => external(tables, workload, dst),
+    }
+}
+
+/// A service port: balanced here, or sent to the proxy.
+#[inline(always)]
+fn service<T: Tables>(
+    tables: &T,
+    workload: &Workload,
+    dialled: &Addr,
+    entry: &ServiceEntry,
+) -> Decision {
+    let (verdict, route) = match entry.route_for(tables, workload.id, dialled) {
+        Some(route) => (Verdict::Balance, route),
+        None => (Verdict::Proxy, Route::EMPTY),
+    };
+    Decision {
+        rule: route.rule,
+        service: entry.service,
+        block: route.block,
+        ..Decision::plain(verdict, Reason::Service)
     }
 }
 
@@ -228,9 +257,7 @@ fn external<T: Tables>(tables: &T, workload: &Workload, dst: Destination) -> Dec
         },
     };
     Decision {
-        verdict,
-        reason,
         rule: entry.rule,
-        service: ServiceId::NONE,
+        ..Decision::plain(verdict, reason)
     }
 }

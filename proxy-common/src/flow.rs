@@ -6,7 +6,7 @@ use crate::id::{NetnsCookie, RuleId, ServiceId, WorkloadId};
 
 /// One captured connection: what was dialled, by whom, and why it is here.
 ///
-/// `connect` writes it as the [`Note`] on the dialling socket, `sock_ops`
+/// `connect` writes it as part of the [`Note`](crate::Note) on the dialling socket, `sock_ops`
 /// copies it to `FLOWS` and from there onto the accepted socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,12 +23,10 @@ pub struct Flow {
     pub workload: WorkloadId,
     /// The service port that was dialled, or none.
     pub service: ServiceId,
-    /// The egress rule that sent it here, or none.
+    /// The egress rule, or of a balanced connection the route rule, that sent it
+    /// there, or none.
     pub rule: RuleId,
 }
-
-/// What `connect` notes on the dialling socket; `getpeername` answers from it.
-pub type Note = Flow;
 
 impl Flow {
     /// The flow of a connect of `workload` to `dst` with the verdict `decision`.

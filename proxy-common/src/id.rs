@@ -39,6 +39,16 @@ id!(
     PortTableId(u32)
 );
 
+id!(
+    /// One writing of a block of endpoint slots, numbered by the daemon; never 0.
+    BlockGeneration(u32)
+);
+
+impl BlockGeneration {
+    /// That of no block: slots that were never written hold it.
+    pub const NONE: Self = Self(0);
+}
+
 impl RuleId {
     /// No rule: the mesh's default gave the verdict.
     pub const NONE: Self = Self(0);

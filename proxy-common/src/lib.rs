@@ -8,21 +8,28 @@
 #![deny(unsafe_code)]
 
 mod addr;
+mod balance;
 mod counter;
 mod decide;
+mod ending;
 mod flow;
 mod id;
 mod table;
 
 pub use addr::{Addr, Destination, Port};
+pub use balance::{Block, Choice, EndpointSlot, Route, RouteKey, Target, choose, draw};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
-pub use flow::{Event, EventKind, Flow, FlowKey, Note};
-pub use id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId, WorkloadId};
+pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
+pub use flow::{Event, EventKind, Flow, FlowKey};
+pub use id::{
+    BlockGeneration, NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId,
+    WorkloadId,
+};
 pub use table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
     LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
-    ServiceEntry, ServiceKey, Workload,
+    ServiceAction, ServiceEntry, ServiceKey, Workload,
 };
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::collection::{hash_map, hash_set, vec};
 use proptest::prelude::*;
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, Decision, Destination, EgressAction,
-    EgressDefault, EgressEntry, EgressKey, Listener, LocalKey, NetnsCookie, NetworkId, PolicySetId,
-    Port, PortEntry, PortKey, PortTableId, Reason, RuleId, ServiceEntry, ServiceId, ServiceKey,
-    Tables, Verdict, Workload, WorkloadId, decide,
+    Addr, AddressEntry, AddressKey, AddressKind, Block, Decision, Destination, EgressAction,
+    EgressDefault, EgressEntry, EgressKey, EndpointSlot, Listener, LocalKey, NetnsCookie,
+    NetworkId, PolicySetId, Port, PortEntry, PortKey, PortTableId, Reason, Route, RouteKey, RuleId,
+    ServiceAction, ServiceEntry, ServiceId, ServiceKey, Tables, Verdict, Workload, WorkloadId,
+    decide,
 };
 
 const HERE: NetnsCookie = NetnsCookie(7);
@@ -22,7 +23,8 @@ const LISTENER: Port = Port(40_000);
 struct Plain {
     local: HashSet<(NetnsCookie, Addr)>,
     addresses: HashMap<(NetworkId, Addr), bool>,
-    services: HashMap<(NetworkId, Addr, Port), ServiceId>,
+    services: HashMap<(NetworkId, Addr, Port), ServiceEntry>,
+    routes: HashMap<RouteKey, Route>,
     egress: HashMap<(PolicySetId, Addr), PortTableId>,
     ports: HashMap<(PortTableId, Port), PortEntry>,
 }
@@ -45,8 +47,16 @@ impl Tables for Plain {
     }
 
     fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
-        let service = *self.services.get(&(key.network, key.addr, key.port))?;
-        Some(ServiceEntry { service })
+        let key = (key.network, key.addr, key.port);
+        self.services.get(&key).copied()
+    }
+
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        self.routes.get(key).copied()
+    }
+
+    fn endpoint(&self, _: u32) -> Option<EndpointSlot> {
+        unreachable!("to decide is not to choose")
     }
 
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
@@ -103,7 +113,9 @@ fn mesh() -> Plain {
     tables.local.insert((HERE, addr(1)));
     tables.addresses.insert((NETWORK, addr(2)), true);
     let key = (NETWORK, addr(2), Port(80));
-    tables.services.insert(key, ServiceId(9));
+    tables
+        .services
+        .insert(key, ServiceEntry::proxied(ServiceId(9)));
     tables.addresses.insert((NETWORK, addr(3)), false);
     tables.egress.insert((POLICY, addr(4)), PortTableId(5));
     for (port, action) in [
@@ -172,11 +184,55 @@ fn a_service_is_its_address_and_its_ports() {
 }
 
 #[test]
+fn a_balanced_port_goes_where_its_route_says() {
+    let mut tables = mesh();
+    let route = |offset, rule| Route {
+        block: Block {
+            offset,
+            len: 1,
+            ..Block::EMPTY
+        },
+        rule: RuleId(rule),
+    };
+    let of_all = ServiceEntry::balanced(ServiceId(9), route(5, 6));
+    let by_source = ServiceEntry::balanced_by_source(ServiceId(8));
+    for (addr, entry) in [
+        (addr(2), of_all),
+        (addr(4), by_source),
+        (addr6(4), by_source),
+    ] {
+        tables.addresses.insert((NETWORK, addr), true);
+        tables.services.insert((NETWORK, addr, Port(5432)), entry);
+    }
+    let key = RouteKey {
+        service: ServiceId(8),
+        workload: WorkloadId(1),
+        v6: 0,
+    };
+    tables.routes.insert(key, route(7, 8));
+    let decided = |addr| {
+        let decision = ask(&tables, EgressDefault::Deny, addr, 5432);
+        assert_eq!(
+            (decision.verdict, decision.reason),
+            (Verdict::Balance, Reason::Service)
+        );
+        (decision.service.0, decision.rule.0, decision.block.offset)
+    };
+    assert_eq!(decided(addr(2)), (9, 6, 5));
+    assert_eq!(decided(addr(4)), (8, 8, 7));
+    // The other family has a table of its own; without one, nobody is there.
+    let nowhere = (8, RuleId::NONE.0, Block::EMPTY.offset);
+    assert_eq!(decided(addr6(4)), nowhere);
+}
+
+#[test]
 fn without_a_listener_of_the_family_what_needs_the_proxy_is_denied() {
     let mut tables = mesh();
     tables.addresses.insert((NETWORK, addr6(2)), true);
     let key = (NETWORK, addr6(2), Port(80));
-    tables.services.insert(key, ServiceId(9));
+    tables
+        .services
+        .insert(key, ServiceEntry::proxied(ServiceId(9)));
     tables.addresses.insert((NETWORK, addr6(3)), false);
     let ask6 = |addr| ask(&tables, EgressDefault::Deny, addr, 80);
     let cut_off = spoke(Verdict::Deny, Reason::NoListener);
@@ -303,10 +359,11 @@ fn by_tables(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Ve
     match tables.addresses.get(&(workload.network, addr)) {
         Some(false) => return Some(Verdict::Direct),
         Some(true) => {
-            let declared = tables
-                .services
-                .contains_key(&(workload.network, addr, port));
-            return declared.then_some(Verdict::Proxy);
+            let entry = tables.services.get(&(workload.network, addr, port))?;
+            return Some(match entry.action() {
+                ServiceAction::Proxy => Verdict::Proxy,
+                ServiceAction::Balance | ServiceAction::BalanceBySource => Verdict::Balance,
+            });
         }
         None => {}
     }
@@ -350,13 +407,21 @@ fn some_entry() -> impl Strategy<Value = PortEntry> {
     (action, 1_u32..9).prop_map(|(action, rule)| PortEntry::new(action, RuleId(rule)))
 }
 
+fn some_service() -> impl Strategy<Value = ServiceEntry> {
+    (1_u32..9, 0..3).prop_map(|(service, action)| match action {
+        0 => ServiceEntry::proxied(ServiceId(service)),
+        1 => ServiceEntry::balanced(ServiceId(service), Route::EMPTY),
+        _ => ServiceEntry::balanced_by_source(ServiceId(service)),
+    })
+}
+
 prop_compose! {
     fn some_tables()(
         local in hash_set((Just(HERE), some_addr()), 0..3),
         addresses in hash_map((some_network(), some_addr()), any::<bool>(), 0..6),
         services in hash_map(
             (some_network(), some_addr(), some_port()),
-            (1_u32..9).prop_map(ServiceId),
+            some_service(),
             0..8,
         ),
         egress in hash_map(
@@ -366,7 +431,8 @@ prop_compose! {
         ),
         ports in hash_map(((0_u32..3).prop_map(PortTableId), some_port()), some_entry(), 0..8),
     ) -> Plain {
-        Plain { local, addresses, services, egress, ports }
+        let routes = HashMap::new();
+        Plain { local, addresses, services, routes, egress, ports }
     }
 }
 

@@ -7,7 +7,8 @@
 //! 1. not an enrolled netns, not TCP, or weir itself: untouched
 //! 2. forget the note of an earlier connect of this socket
 //! 3. `decide`
-//! 4. Deny: event, EPERM (ENETUNREACH without an address to dial from). Direct: untouched. Proxy: 5.
+//! 4. Deny: event, EPERM (ENETUNREACH without an address to dial from). Direct:
+//!    untouched. Balance: see `balance`. Proxy: 5.
 //! 5. pick the listener, see that it is weir's and alive, check the quota,
 //!    note the dialled address on the socket, rewrite the destination
 //!
@@ -24,19 +25,19 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    Addr, Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, OnProxyDown,
-    Reason, Verdict, Workload, decide,
+    Addr, Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, Note,
+    OnProxyDown, Reason, Verdict, Workload, decide,
 };
 
+use crate::balance;
 use crate::context::{
-    ALLOW, Family, REFUSE, destination, is_proxy, is_tcp, netns, raw, rewrite, workload,
+    ALLOW, Family, REFUSE, destination, is_proxy, is_tcp, netns, raw, refuse, rewrite, workload,
 };
 use crate::event::report;
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
 
 const ENETUNREACH: i32 = 101;
-const ECONNREFUSED: i32 = 111;
 
 /// Sizes of a tuple's arms: they tell the look-up which family is meant.
 #[expect(clippy::cast_possible_truncation, reason = "the arm has 12 bytes")]
@@ -64,11 +65,13 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
         decision.verdict as u8,
         decision.reason as u8
     );
-    if decision.verdict == Verdict::Proxy {
-        match proxy(ctx, family, workload, dst, &decision) {
+    match decision.verdict {
+        Verdict::Balance => return balance::run(ctx, family, netns, workload, dst, &decision),
+        Verdict::Proxy => match proxy(ctx, family, workload, dst, &decision) {
             Outcome::Done(code) => return code,
             Outcome::Deny(reason) => decision = Decision::plain(Verdict::Deny, reason),
-        }
+        },
+        Verdict::Deny | Verdict::Direct => {}
     }
     finish(netns, workload, dst, &decision)
 }
@@ -121,10 +124,10 @@ fn proxy(
     if let Some(counter) = over_limit(workload) {
         return Outcome::Done(refuse(counter));
     }
-    let mut flow = Flow::new(workload.id, dst, decision);
-    // SAFETY: the helper copies `flow`; the map is of this value type.
-    let note = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
-    if note.is_null() {
+    let mut note = Note::proxied(Flow::new(workload.id, dst, decision));
+    // SAFETY: the helper copies `note`; the map is of this value type.
+    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut note)) };
+    if stored.is_null() {
         return Outcome::Done(refuse(Counter::TableFull));
     }
     let to = Destination {
@@ -220,15 +223,6 @@ fn proxy_down(workload: &Workload, decision: &Decision) -> i32 {
         return ALLOW;
     }
     refuse(Counter::ProxyDownClosed)
-}
-
-/// ECONNREFUSED: the connect fails, but no policy said so.
-#[inline(always)]
-fn refuse(counter: Counter) -> i32 {
-    count(counter);
-    // SAFETY: sets the error of this very call.
-    unsafe { bpf_set_retval(-ECONNREFUSED) };
-    REFUSE
 }
 
 /// A socket can dial again after `AF_UNSPEC`: what it noted then is void now.

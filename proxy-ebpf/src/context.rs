@@ -3,11 +3,11 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_current_cgroup_id;
-use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use proxy_common::{Addr, Destination, NetnsCookie, Port, Workload};
+use proxy_common::{Addr, Counter, Destination, NetnsCookie, Port, Workload};
 
-use crate::maps;
+use crate::maps::{self, count};
 
 /// Let the call go on.
 pub const ALLOW: i32 = 1;
@@ -15,6 +15,7 @@ pub const ALLOW: i32 = 1;
 pub const REFUSE: i32 = 0;
 
 const IPPROTO_TCP: u32 = 6;
+const ECONNREFUSED: i32 = 111;
 
 /// Which hook of a pair runs: it decides which address fields are valid.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,4 +113,13 @@ pub fn rewrite(ctx: &SockAddrContext, family: Family, to: Destination) {
         }
         (&raw mut (*raw).user_port).write_volatile(to.port.to_user_port());
     }
+}
+
+/// ECONNREFUSED: the connect fails, but no policy said so.
+#[inline(always)]
+pub fn refuse(counter: Counter) -> i32 {
+    count(counter);
+    // SAFETY: sets the error of this very call.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    REFUSE
 }

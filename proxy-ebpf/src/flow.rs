@@ -7,6 +7,8 @@
 //! tcp_set_state → STATE_CB(CLOSE)      refused, timed out, closed:  FLOWS entry deleted
 //! ```
 //!
+//! A balanced connection has no flow to hand over; `ending` tells of it.
+//!
 //! An entry leaves `FLOWS` exactly once: whoever's delete succeeds gives the
 //! quota back. Moving at `PASSIVE_ESTABLISHED`, not at `accept()`, keeps the
 //! flow of a client that closes early apart from the next one with its source
@@ -15,15 +17,15 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
-    bpf_sock,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr::{from_mut, from_ref, null_mut};
-use proxy_common::{Addr, Counter, Flow, FlowKey, NetnsCookie, Port, WorkloadId};
+use proxy_common::{Addr, Counter, Flow, FlowKey, NetnsCookie, Note, Port, TcpState, WorkloadId};
 
+use crate::ending;
 use crate::maps::{self, count};
 
 const AF_INET6: u32 = 10;
@@ -41,39 +43,68 @@ pub fn run(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(ctx),
-        // `args[1]` is the new state in this callback.
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(ctx),
+        BPF_SOCK_OPS_STATE_CB => moved(ctx),
         _ => {}
     }
     1
 }
 
-/// The SYN is about to leave: whoever accepts it must find the flow.
+/// The SYN is about to leave: whoever accepts it must find the flow, and the
+/// end of a balanced connection must be seen.
 #[inline(always)]
 fn connecting(ctx: &SockOpsContext) {
-    let sk = socket(ctx);
-    if sk.is_null() {
+    let Some(note) = note(ctx) else {
         return;
-    }
-    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks.
-    let note = unsafe {
-        let map = from_ref(&maps::NOTES).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0).cast::<Flow>()
     };
-    if note.is_null() {
-        return;
-    }
-    // SAFETY: not null, alive as long as the socket.
-    let flow = unsafe { *note };
     // Without this flag CLOSE would not be seen and the entry would stay.
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
-    let key = key(ctx, End::Local);
-    if ctx.set_cb_flags(flags.cast_signed()).is_err() {
+    let is_watched = ctx.set_cb_flags(flags.cast_signed()).is_ok();
+    if note.is_balanced() {
+        if !is_watched {
+            count(Counter::EndingsLost);
+        }
+    } else if is_watched {
+        hand_over(key(ctx, End::Local), note.flow);
+    } else {
         count(Counter::FlowWriteFailed);
-    } else if maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()).is_ok() {
+    }
+}
+
+#[inline(always)]
+fn hand_over(key: FlowKey, flow: Flow) {
+    if maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()).is_ok() {
         add_pending(flow.workload, 1);
     } else if maps::FLOWS.insert(key, flow, 0).is_err() {
         count(Counter::FlowWriteFailed);
+    }
+}
+
+/// The dialling socket changes its state.
+#[inline(always)]
+fn moved(ctx: &SockOpsContext) {
+    let old = TcpState::from_number(ctx.arg(0));
+    let new = TcpState::from_number(ctx.arg(1));
+    match note(ctx) {
+        Some(note) if note.is_balanced() => ending::moved(ctx, note, old, new),
+        _ if new == TcpState::Close => closed(ctx),
+        _ => {}
+    }
+}
+
+/// What `connect` noted on the socket.
+#[inline(always)]
+fn note(ctx: &SockOpsContext) -> Option<&'static mut Note> {
+    let sk = socket(ctx);
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks.
+    // The note lives as long as the socket, which is locked here.
+    unsafe {
+        let map = from_ref(&maps::NOTES).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0)
+            .cast::<Note>()
+            .as_mut()
     }
 }
 

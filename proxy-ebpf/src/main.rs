@@ -15,9 +15,11 @@
     reason = "aya's macros hand every entry point its context by value"
 )]
 
+mod balance;
 mod bind;
 mod connect;
 mod context;
+mod ending;
 mod event;
 mod fence;
 mod flow;
@@ -78,7 +80,8 @@ fn weir_fence6(ctx: SockAddrContext) -> i32 {
     fence::run(&ctx, Family::V6)
 }
 
-/// Hands the flow from the dialling socket to the accepted one.
+/// Hands the flow from the dialling socket to the accepted one, and tells how
+/// balanced connections ended.
 #[sock_ops]
 fn weir_flow(ctx: SockOpsContext) -> u32 {
     flow::run(&ctx)

@@ -6,7 +6,8 @@
 //! | `ABI` | daemon, once | daemon at takeover | uninstall |
 //! | `NODE` | daemon at start | every hook | – |
 //! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
-//! | `ADDRESSES`, `SERVICES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect` | daemon |
+//! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect` | daemon |
+//! | `ENDPOINTS` | daemon, on apply | `connect` | overwritten, after a grace |
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
 //! | `PENDING_TOTAL` | `sock_ops` | `connect` | – |
 //! | `FLOWS` | `sock_ops` at SYN | `sock_ops` at accept | `sock_ops`, at accept or CLOSE |
@@ -14,15 +15,16 @@
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
 //! | `EVENTS` | `connect`, fence | daemon | consumed |
+//! | `ENDINGS` | `sock_ops`, `connect` | daemon | consumed |
 //! | `COUNTERS` | every hook | daemon | – |
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Event, Flow, FlowKey, LocalEntry,
-    LocalKey, NetnsCookie, NodeConfig, PortEntry, PortKey, ServiceEntry, ServiceKey, Workload,
-    WorkloadId,
+    AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event, Flow,
+    FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, PortEntry, PortKey, Route,
+    RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -48,6 +50,12 @@ pub static ADDRESSES: HashMap<AddressKey, AddressEntry, 262_144, GROWS> = HashMa
 pub static SERVICES: HashMap<ServiceKey, ServiceEntry, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
+pub static ROUTES: HashMap<RouteKey, Route, 262_144, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static ENDPOINTS: Array<EndpointSlot, 65_536> = Array::new();
+
+#[btf_map]
 pub static EGRESS: LpmTrie<EgressKey, EgressEntry, 262_144> = LpmTrie::new();
 
 #[btf_map]
@@ -63,7 +71,7 @@ pub static PENDING_TOTAL: Array<u64, 1> = Array::new();
 pub static FLOWS: HashMap<FlowKey, Flow, 65_536> = HashMap::new();
 
 #[btf_map]
-pub static NOTES: SkStorage<Flow> = SkStorage::new();
+pub static NOTES: SkStorage<Note> = SkStorage::new();
 
 #[btf_map]
 pub static ACCEPTED: SkStorage<Flow> = SkStorage::new();
@@ -73,6 +81,9 @@ pub static LISTENERS: SkStorage<u32> = SkStorage::new();
 
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();
+
+#[btf_map]
+pub static ENDINGS: RingBuf<Ending, 524_288> = RingBuf::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();

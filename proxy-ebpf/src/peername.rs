@@ -1,5 +1,5 @@
 //! `cgroup/getpeername4` and `getpeername6`: the application sees whom it
-//! dialled, not weir's listener.
+//! dialled, not weir's listener or the endpoint that was chosen.
 
 use aya_ebpf::programs::SockAddrContext;
 
@@ -13,7 +13,7 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
     let note = unsafe { maps::NOTES.get_ptr_mut(ctx) };
     if !note.is_null() {
         // SAFETY: not null, and alive as long as the socket is.
-        rewrite(ctx, family, unsafe { (*note).destination() });
+        rewrite(ctx, family, unsafe { (*note).flow.destination() });
     }
     ALLOW
 }

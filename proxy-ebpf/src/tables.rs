@@ -2,8 +2,8 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use proxy_common::{
-    AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, PortEntry, PortKey, ServiceEntry,
-    ServiceKey, Tables,
+    AddressEntry, AddressKey, EgressEntry, EgressKey, EndpointSlot, LocalKey, PortEntry, PortKey,
+    Route, RouteKey, ServiceEntry, ServiceKey, Tables,
 };
 
 use crate::maps;
@@ -27,6 +27,17 @@ impl Tables for KernelTables {
     fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
         // SAFETY: as above.
         unsafe { maps::SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        // SAFETY: as above.
+        unsafe { maps::ROUTES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, index: u32) -> Option<EndpointSlot> {
+        maps::ENDPOINTS.get(index).copied()
     }
 
     #[inline(always)]

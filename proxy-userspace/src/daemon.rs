@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, geteuid};
-use proxy_common::{Counter, Event, EventKind};
+use proxy_common::Counter;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,8 +28,9 @@ use crate::egress::names::Names;
 use crate::kernel::{Cgroup, Kernel, Pins, Streams};
 use crate::node::{Node, SharedKernel, lock};
 use crate::proxy::{Shared, WorkerHandle};
+use crate::report;
 use crate::snapshot::Snapshot;
-use crate::telemetry::{self, DenialRecord, Stage, Telemetry, WorkerTelemetry};
+use crate::telemetry::{self, Telemetry};
 
 /// The oldest kernel that weir is made for.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -195,44 +196,24 @@ async fn serve(
         tokio::spawn(log.run());
     }
     let reporter = telemetry.worker();
-    let events = streams
-        .events
-        .run(|event| report(&reporter, &snapshot.load(), event));
+    let events = streams.events.run(Duration::ZERO, |event| {
+        report::denial(&reporter, &snapshot.load(), event);
+    });
+    let endings = streams.endings.run(report::PAUSE, |ending| {
+        report::ending(&reporter, &snapshot.load(), ending);
+    });
     let mut serving = Box::pin(serve_admin(sockets, admin, stopped));
     tokio::select! {
         _ = signals.terminate.recv() => {}
         _ = signals.interrupt.recv() => {}
         error = events => bail!("denials cannot be read any more: {error:?}"),
+        error = endings => bail!("ends of connections cannot be read any more: {error:?}"),
         () = &mut serving => {}
     }
     // Nobody listens any more if the sockets are closed already.
     let _closed = stop.send(true);
     drop(tokio::time::timeout(Duration::from_secs(3), serving).await);
     Ok(())
-}
-
-/// One denial or audit of the kernel half, as a log line and a metric.
-fn report(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
-    // By namespace first: an event from before a restart carries the workload's
-    // former number.
-    let workload = snapshot.tables.workloads.get(&event.netns);
-    let id = workload.map_or(event.workload, |workload| workload.id);
-    let source = snapshot.sources.get(&id);
-    let rule = snapshot.egress.get(&event.rule);
-    let destination = event.destination().to_string();
-    let record = DenialRecord {
-        source: source.map_or("unknown", |source| &source.label),
-        workload: source.map_or("unknown", |source| &source.text),
-        destination: &destination,
-        host: "",
-        rule: rule.map_or("", |rule| &rule.label),
-        reason: event.reason().map_or("unknown", proxy_common::Reason::name),
-        stage: Stage::Connect,
-    };
-    match event.kind() {
-        EventKind::Denied => reporter.denied(&record),
-        EventKind::Audited => reporter.audited(&record),
-    }
 }
 
 /// The kernel half, with this process in the one cgroup that is exempt.

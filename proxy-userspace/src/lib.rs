@@ -12,6 +12,7 @@ pub mod egress;
 pub mod kernel;
 pub mod node;
 pub mod proxy;
+mod report;
 pub mod snapshot;
 pub mod socket;
 pub mod tables;

@@ -3,11 +3,13 @@
 //!
 //! Must never differ from what the kernel holds once an apply has returned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, EgressEntry, EgressKey, LocalEntry, LocalKey, NetnsCookie,
-    PortEntry, PortKey, ServiceEntry, ServiceKey, Tables, Workload,
+    Addr, AddressEntry, AddressKey, Block, BlockGeneration, EgressEntry, EgressKey, EndpointSlot,
+    LocalEntry, LocalKey, NetnsCookie, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
+    ServiceKey, Tables, Workload,
 };
 
 /// An `EGRESS` key with its prefix length in bits, 32 to [`EgressKey::BITS`].
@@ -24,10 +26,24 @@ pub struct TableSet {
     pub addresses: BTreeMap<AddressKey, AddressEntry>,
     /// `SERVICES`.
     pub services: BTreeMap<ServiceKey, ServiceEntry>,
+    /// `ROUTES`.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// `ENDPOINTS`, by the blocks that services and routes name. Of tables that
+    /// were read back from the kernel it is empty: nobody needs to know.
+    pub blocks: BTreeMap<Block, Arc<[EndpointSlot]>>,
     /// `EGRESS`.
     pub egress: BTreeMap<EgressPrefix, EgressEntry>,
     /// `EGRESS_PORTS`.
     pub egress_ports: BTreeMap<PortKey, PortEntry>,
+}
+
+impl TableSet {
+    /// Every block that a service or a route names.
+    pub fn named_blocks(&self) -> BTreeSet<Block> {
+        let own = self.services.values().filter_map(ServiceEntry::own_block);
+        own.chain(self.routes.values().map(|route| route.block))
+            .collect()
+    }
 }
 
 impl Tables for TableSet {
@@ -41,6 +57,21 @@ impl Tables for TableSet {
 
     fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
         self.services.get(key).copied()
+    }
+
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        self.routes.get(key).copied()
+    }
+
+    fn endpoint(&self, index: u32) -> Option<EndpointSlot> {
+        let above = Block {
+            offset: index,
+            len: u32::MAX,
+            generation: BlockGeneration(u32::MAX),
+            scale: u32::MAX,
+        };
+        let (block, slots) = self.blocks.range(..=above).next_back()?;
+        slots.get((index - block.offset) as usize).copied()
     }
 
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
@@ -73,9 +104,16 @@ pub fn mask(addr: Addr, bits: u32) -> Addr {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use proxy_common::{PolicySetId, PortTableId};
+    use std::cell::Cell;
+    use std::net::SocketAddr;
+
+    use proxy_common::{
+        AddressKind, Choice, Destination, NetworkId, PolicySetId, Port, PortTableId, RuleId,
+        ServiceId, Target, Verdict, WorkloadId, choose, decide, draw,
+    };
 
     use super::*;
+    use crate::balance::{Blocks, Masses};
 
     fn v4(a: u8, b: u8, c: u8, d: u8) -> Addr {
         Ipv4Addr::new(a, b, c, d).into()
@@ -115,5 +153,159 @@ mod tests {
         assert_eq!(tables.egress(&key(1, v4(10, 9, 2, 3))), Some(entry(8)));
         assert_eq!(tables.egress(&key(1, v4(11, 1, 2, 3))), None);
         assert_eq!(tables.egress(&key(2, v4(10, 1, 2, 3))), Some(entry(32)));
+    }
+
+    const SERVICE: Addr = Addr::from_v4_word(0x0100_600a);
+
+    fn at(port: u16) -> Destination {
+        Destination::from(SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), port)))
+    }
+
+    fn vip() -> Destination {
+        Destination {
+            addr: SERVICE,
+            port: Port(80),
+        }
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey {
+            network: NetworkId(0),
+            addr: SERVICE,
+            port: Port(80),
+            pad: 0,
+        }
+    }
+
+    /// A service port whose shares go to `10.0.0.1:port` each.
+    fn balanced(blocks: &mut Blocks, shares: &[(u32, &[u16])]) -> (TableSet, Block) {
+        let targets = |ports: &[u16]| ports.iter().map(|port| Target::new(at(*port))).collect();
+        let shares: Vec<_> = shares
+            .iter()
+            .map(|(weight, ports)| (*weight, targets(ports)))
+            .collect();
+        let (block, slots) = blocks.place(Masses::of(&shares)).unwrap();
+        let mut tables = TableSet::default();
+        tables.blocks.insert(block, slots);
+        let route = Route {
+            block,
+            rule: RuleId(7),
+        };
+        tables
+            .services
+            .insert(key(), ServiceEntry::balanced(ServiceId(3), route));
+        let address = AddressKey {
+            network: NetworkId(0),
+            addr: SERVICE,
+        };
+        let entry = AddressEntry::new(AddressKind::Service);
+        tables.addresses.insert(address, entry);
+        (tables, block)
+    }
+
+    /// Random words that are evenly spread give each endpoint its share, to the
+    /// word where the shares divide them evenly.
+    #[test]
+    fn draws_follow_the_weights() {
+        const WORDS: u32 = 1 << 16;
+        let mut blocks = Blocks::new(64, 1);
+        let (tables, block) = balanced(&mut blocks, &[(25, &[1]), (50, &[2, 3]), (25, &[])]);
+        let mut counts = BTreeMap::new();
+        for word in 0..WORDS {
+            let choice = draw(&tables, block, word << 16).expect("the block is there");
+            let port = match choice {
+                Choice::Endpoint(endpoint) => endpoint.port.0,
+                Choice::Nobody | Choice::Changed => 0,
+            };
+            *counts.entry(port).or_insert(0) += 1;
+        }
+        let quarter = WORDS / 4;
+        let wanted = [(0, quarter), (1, quarter), (2, quarter), (3, quarter)];
+        assert_eq!(counts, BTreeMap::from(wanted));
+    }
+
+    #[test]
+    fn the_service_entry_says_balance_or_proxy_and_which_rule() {
+        let mut blocks = Blocks::new(64, 1);
+        let (mut tables, block) = balanced(&mut blocks, &[(100, &[1, 2])]);
+        let workload = Workload {
+            id: WorkloadId(5),
+            ..Workload::default()
+        };
+        let ask = |tables: &TableSet| decide(tables, &workload, NetnsCookie(1), vip());
+        let decision = ask(&tables);
+        assert_eq!(decision.verdict, Verdict::Balance);
+        assert_eq!((decision.block, decision.rule), (block, RuleId(7)));
+        assert_eq!(decision.service, ServiceId(3));
+        let by_source = ServiceEntry::balanced_by_source(ServiceId(3));
+        tables.services.insert(key(), by_source);
+        let decision = ask(&tables);
+        assert_eq!(decision.verdict, Verdict::Balance);
+        assert_eq!(decision.block, Block::EMPTY, "no route: nobody");
+        let route = Route {
+            block,
+            rule: RuleId(8),
+        };
+        let source = RouteKey {
+            service: ServiceId(3),
+            workload: WorkloadId(5),
+            v6: 0,
+        };
+        tables.routes.insert(source, route);
+        let decision = ask(&tables);
+        assert_eq!((decision.block, decision.rule), (block, RuleId(8)));
+        let proxied = ServiceEntry::proxied(ServiceId(3));
+        tables.services.insert(key(), proxied);
+        assert_eq!(ask(&tables).verdict, Verdict::Proxy);
+    }
+
+    /// Tables whose service changes each time it is read.
+    struct Changing<'a> {
+        states: &'a [TableSet],
+        reads: Cell<usize>,
+    }
+
+    impl Tables for Changing<'_> {
+        fn is_local(&self, _: &LocalKey) -> bool {
+            false
+        }
+        fn address(&self, _: &AddressKey) -> Option<AddressEntry> {
+            None
+        }
+        fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
+            self.reads.set(self.reads.get() + 1);
+            self.states[0].service(key)
+        }
+        fn route(&self, key: &RouteKey) -> Option<Route> {
+            self.states[0].route(key)
+        }
+        fn endpoint(&self, index: u32) -> Option<EndpointSlot> {
+            self.states.last()?.endpoint(index)
+        }
+        fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {
+            None
+        }
+        fn egress_port(&self, _: &PortKey) -> Option<PortEntry> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_gone_is_looked_for_once_more() {
+        let (former, gone) = balanced(&mut Blocks::new(64, 1), &[(100, &[1])]);
+        let (now, block) = balanced(&mut Blocks::new(64, 100), &[(100, &[2])]);
+        assert_eq!(gone.offset, block.offset, "the space was used again");
+        let workload = Workload::default();
+        let ask = |states: &[TableSet]| {
+            let tables = Changing {
+                states,
+                reads: Cell::new(0),
+            };
+            let choice = choose(&tables, &workload, vip(), gone, 9);
+            (choice, tables.reads.get())
+        };
+        let found = Choice::Endpoint(at(2));
+        assert_eq!(ask(std::slice::from_ref(&now)), (found, 1));
+        assert_eq!(ask(&[former, now]), (Choice::Changed, 1));
     }
 }

@@ -234,7 +234,7 @@ fn bytes_arrive_though_the_client_closes_before_the_accept() {
         "inbox",
         "10.96.0.9",
         "server",
-        &["name: tcp, port: 80, targetPort: 8009"],
+        &["port: 80, targetPort: 8009"],
     ));
     weir.enroll(&client, &[]);
     weir.signal(Signal::SIGSTOP).unwrap();

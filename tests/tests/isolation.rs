@@ -29,7 +29,7 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
         "s",
         "10.96.0.1",
         "s",
-        &["name: tcp, port: 80, targetPort: 8000"],
+        &["port: 80, targetPort: 8000"],
     ));
     (weir, client, server)
 }
@@ -238,8 +238,7 @@ fn connects_into_a_full_backlog_leave_no_entry() {
     // Before the listener is made: its backlog is cut to this.
     client.netns().sysctl("core/somaxconn", "4").unwrap();
     weir.enroll(&client, &[]);
-    weir.apply(&service("s", "10.96.0.1", "s", &["name: tcp, port: 80"]));
-    // Without an endpoint a declared port is refused at once; this one stays open.
+    weir.apply(&service("s", "10.96.0.1", "s", &["port: 80"]));
     weir.enroll(&node.pod("server").unwrap(), &["app=s"]);
     weir.signal(Signal::SIGSTOP).unwrap();
     let outcomes = client.agent().flood(vip(), 40).unwrap();
@@ -276,7 +275,7 @@ fn the_quota_of_one_pod_does_not_touch_another() {
         "s",
         "10.96.0.1",
         "s",
-        &["name: tcp, port: 80, targetPort: 8000"],
+        &["port: 80, targetPort: 8000"],
     ));
     weir.signal(Signal::SIGSTOP).unwrap();
     let outcomes = greedy.agent().flood(vip(), 5000).unwrap();

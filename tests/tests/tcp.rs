@@ -12,7 +12,8 @@ fn vip() -> SocketAddr {
     "10.96.0.1:80".parse().unwrap()
 }
 
-/// A client and a server behind a service whose port is declared `tcp`.
+/// A client and a server behind a service whose port declares no protocol: its
+/// bytes go through the proxy.
 fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
     let weir = Weir::start(node).unwrap();
     let [client, server] = node.pods(["client", "server"]).unwrap();
@@ -22,7 +23,7 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
         "s",
         "10.96.0.1",
         "s",
-        &["name: tcp, port: 80, targetPort: 8000"],
+        &["port: 80, targetPort: 8000"],
     ));
     (weir, client, server)
 }
@@ -190,7 +191,7 @@ fn a_dead_endpoint_is_passed_over_while_another_lives() {
 
 /// A service with no ready endpoint: the connect itself fails, or the connection is reset at once.
 #[test]
-fn a_tcp_service_without_endpoints_refuses() {
+fn a_service_without_endpoints_resets() {
     let node = Node::new().unwrap();
     let (weir, client, _server) = mesh(&node);
     weir.ok(&[

@@ -156,7 +156,7 @@ pub struct Explanation {
     pub workload: String,
     /// What it dials, with the address that was settled on.
     pub destination: String,
-    /// `deny`, `direct` or `proxy`.
+    /// `deny`, `direct`, `balance` or `proxy`.
     pub verdict: String,
     /// The stable name of the reason, as in logs and metrics.
     pub reason: String,
@@ -189,7 +189,7 @@ pub struct ExplainedEndpoint {
     pub workload: String,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its share of new requests, in percent.
+    /// Its share of new requests or connections, in percent.
     pub share: f64,
 }
 

@@ -1,11 +1,12 @@
-//! The ring buffer of denials and audits, and the hooks' debug lines.
+//! The ring buffers of what the hooks report, and the hooks' debug lines.
 
 use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
 
-use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
+use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
-use proxy_common::Event;
 use tokio::io::unix::AsyncFd;
 
 use super::error::KernelError;
@@ -14,50 +15,60 @@ use super::maps::take;
 /// Events read at most before other tasks get their turn.
 const BATCH: usize = 256;
 
-/// The reading end of the `EVENTS` ring buffer.
-pub struct Events {
+/// The reading end of a ring buffer of `T`.
+pub struct Ring<T> {
     ring: RingBuf<MapData>,
+    records: PhantomData<T>,
 }
 
-impl Events {
-    /// Takes the ring buffer out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        take(ebpf, "EVENTS").map(|ring| Self { ring })
+impl<T: Pod> Ring<T> {
+    /// Takes the ring buffer called `name` out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, KernelError> {
+        take(ebpf, name).map(|ring| Self {
+            ring,
+            records: PhantomData,
+        })
     }
 
-    /// Hands every event to `handle`, for ever. Needs a tokio runtime.
-    pub async fn run(self, mut handle: impl FnMut(&Event)) -> io::Result<()> {
+    /// Hands every record to `handle`, for ever, waiting for `pause` before each
+    /// look: the kernel wakes a reader for the first record that it has not read,
+    /// so a pause spares it the others. Needs a tokio runtime.
+    pub async fn run(self, pause: Duration, mut handle: impl FnMut(&T)) -> io::Result<()> {
         // SAFETY: the ring keeps one descriptor open for its whole life.
         let mut ring = unsafe { AsyncFd::register(self.ring) }?;
         loop {
             let mut ready = ring.readable_mut().await?;
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let mut more = true;
-            for _ in 0..BATCH {
-                let Some(item) = ready.get_inner_mut().next() else {
-                    more = false;
-                    break;
-                };
-                if let Some(event) = decode(&item) {
-                    handle(&event);
+            while more {
+                for _ in 0..BATCH {
+                    let Some(item) = ready.get_inner_mut().next() else {
+                        more = false;
+                        break;
+                    };
+                    if let Some(record) = decode(&item) {
+                        handle(&record);
+                    }
+                }
+                if more {
+                    tokio::task::yield_now().await;
                 }
             }
-            if more {
-                tokio::task::yield_now().await;
-            } else {
-                ready.clear_ready();
-            }
+            ready.clear_ready();
         }
     }
 }
 
-/// An event from the bytes of a record; `None` if the size is not ours.
-fn decode(bytes: &[u8]) -> Option<Event> {
-    if bytes.len() != size_of::<Event>() {
+/// A record from its bytes; `None` if the size is not ours.
+fn decode<T: Pod>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() != size_of::<T>() {
         return None;
     }
-    // SAFETY: exactly the size of an Event, which is plain integers: every
-    // bit pattern is a valid one. The read makes no demand on alignment.
-    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+    // SAFETY: exactly the size of a T, for which, as it is `Pod`, every bit
+    // pattern is a valid one. The read makes no demand on alignment.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
 /// The hooks' own debug lines (aya-log), forwarded to the daemon's log.
@@ -86,15 +97,15 @@ impl HookLog {
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::{Decision, Reason, Verdict};
+    use proxy_common::{Decision, Event, Reason, Verdict};
 
     use super::*;
 
     #[test]
     fn records_of_another_size_are_refused() {
-        assert_eq!(decode(&[0; 39]), None);
-        assert_eq!(decode(&[0; 41]), None);
-        let event = decode(&[0; 40]).expect("all zero is an event");
+        assert_eq!(decode::<Event>(&[0; 39]), None);
+        assert_eq!(decode::<Event>(&[0; 41]), None);
+        let event: Event = decode(&[0; 40]).expect("all zero is an event");
         assert_eq!(event.reason(), Some(Reason::Loopback));
         assert_eq!(
             event.verdict,

@@ -10,9 +10,9 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage};
 use proxy_common::{
-    ABI_VERSION, AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Event, Flow, FlowKey,
-    LocalEntry, LocalKey, NetnsCookie, NodeConfig, PortEntry, PortKey, ServiceEntry, ServiceKey,
-    Workload, WorkloadId,
+    ABI_VERSION, AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Ending, EndpointSlot,
+    Event, Flow, FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, PortEntry, PortKey,
+    Route, RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
@@ -39,34 +39,47 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> Ma
     }
 }
 
+const fn ring(name: &'static str, bytes: usize) -> MapSpec {
+    MapSpec {
+        name,
+        kind: MapType::RingBuf,
+        key: 0,
+        value: 0,
+        max_entries: bytes,
+    }
+}
+
+/// Slots of the array of endpoints.
+pub const ENDPOINTS_MAX: u32 = 65_536;
+
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 16] = [
+pub const SPECS: [MapSpec; 19] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<NetnsCookie, Workload>("WORKLOADS", MapType::Hash, 4_096),
     spec::<LocalKey, LocalEntry>("LOCAL", MapType::Hash, 65_536),
     spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 262_144),
     spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 65_536),
+    spec::<RouteKey, Route>("ROUTES", MapType::Hash, 262_144),
+    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, ENDPOINTS_MAX as usize),
     spec::<TrieKey<EgressKey>, EgressEntry>("EGRESS", MapType::LpmTrie, 262_144),
     spec::<PortKey, PortEntry>("EGRESS_PORTS", MapType::Hash, 262_144),
     spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
     spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
     spec::<FlowKey, Flow>("FLOWS", MapType::Hash, 65_536),
-    spec::<u32, Flow>("NOTES", MapType::SkStorage, 0),
+    spec::<u32, Note>("NOTES", MapType::SkStorage, 0),
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
-    MapSpec {
-        name: "EVENTS",
-        kind: MapType::RingBuf,
-        key: 0,
-        value: 0,
-        max_entries: 262_144,
-    },
+    ring("EVENTS", 262_144),
+    ring("ENDINGS", 524_288),
     spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),
 ];
 
-/// One event must fit the ring buffer many times over.
-const _: () = assert!(size_of::<Event>() * 1_000 < 262_144);
+/// One record must fit its ring buffer many times over.
+const _: () = {
+    assert!(size_of::<Event>() * 1_000 < 262_144);
+    assert!(size_of::<Ending>() * 1_000 < 524_288);
+};
 
 /// The spec of the map called `name`.
 pub fn max_entries(name: &str) -> usize {
@@ -125,6 +138,8 @@ pub struct Maps {
     pub local: HashMap<MapData, LocalKey, LocalEntry>,
     pub addresses: HashMap<MapData, AddressKey, AddressEntry>,
     pub services: HashMap<MapData, ServiceKey, ServiceEntry>,
+    pub routes: HashMap<MapData, RouteKey, Route>,
+    pub endpoints: Array<MapData, EndpointSlot>,
     pub egress: LpmTrie<MapData, EgressKey, EgressEntry>,
     pub egress_ports: HashMap<MapData, PortKey, PortEntry>,
     pub pending: HashMap<MapData, WorkloadId, u64>,
@@ -142,6 +157,8 @@ impl Maps {
             local: take(ebpf, "LOCAL")?,
             addresses: take(ebpf, "ADDRESSES")?,
             services: take(ebpf, "SERVICES")?,
+            routes: take(ebpf, "ROUTES")?,
+            endpoints: take(ebpf, "ENDPOINTS")?,
             egress: take(ebpf, "EGRESS")?,
             egress_ports: take(ebpf, "EGRESS_PORTS")?,
             pending: take(ebpf, "PENDING")?,

@@ -25,12 +25,13 @@ use std::path::Path;
 use aya::maps::{Map, MapData, SkStorage};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
-use proxy_common::{Counter, Flow, NodeConfig};
+use proxy_common::{Counter, Ending, Event, Flow, NodeConfig};
 
 pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
-pub use self::events::{Events, HookLog};
+pub use self::events::{HookLog, Ring};
 use self::link::AttachType;
+pub use self::maps::ENDPOINTS_MAX;
 use self::maps::Maps;
 pub use self::pins::Pins;
 use self::pins::read_dir;
@@ -83,7 +84,9 @@ pub struct Kernel {
 /// What else a load yields.
 pub struct Streams {
     /// Denials and audits.
-    pub events: Events,
+    pub events: Ring<Event>,
+    /// Ends of balanced connections.
+    pub endings: Ring<Ending>,
     /// Debug lines; present only if they were asked for.
     pub log: Option<HookLog>,
 }
@@ -103,7 +106,8 @@ impl Kernel {
         }
         let mut ebpf = load_object(pins, debug)?;
         maps::check_abi(&mut ebpf, &pins.map("ABI"))?;
-        let events = Events::take(&mut ebpf)?;
+        let events = Ring::take(&mut ebpf, "EVENTS")?;
+        let endings = Ring::take(&mut ebpf, "ENDINGS")?;
         let log = debug.then(|| HookLog::take(&mut ebpf)).transpose()?;
         let mut maps = Maps::take(&mut ebpf)?;
         let node = NodeConfig {
@@ -123,7 +127,12 @@ impl Kernel {
             maps,
             written,
         };
-        Ok((kernel, Streams { events, log }))
+        let streams = Streams {
+            events,
+            endings,
+            log,
+        };
+        Ok((kernel, streams))
     }
 
     /// Puts `tables` in force. On an error the former tables are restored; if
@@ -256,6 +265,11 @@ impl Kernel {
             ("LOCAL", tables.local.len()),
             ("ADDRESSES", tables.addresses.len()),
             ("SERVICES", tables.services.len()),
+            ("ROUTES", tables.routes.len()),
+            (
+                "ENDPOINTS",
+                tables.blocks.values().map(|slots| slots.len()).sum(),
+            ),
             ("EGRESS", tables.egress.len()),
             ("EGRESS_PORTS", tables.egress_ports.len()),
             ("FLOWS", self.flows_pending()),

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key as TrieKey;
-use proxy_common::{EgressEntry, EgressKey, NetnsCookie, PolicySetId, Workload, WorkloadId};
+use proxy_common::{
+    AddressEntry, AddressKey, EgressEntry, EgressKey, NetnsCookie, NetworkId, PolicySetId,
+    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+};
 
 use super::error::KernelError;
 use super::maps::{Maps, max_entries};
@@ -43,12 +46,16 @@ impl<K: Ord + Copy, V: PartialEq + Copy> Diff<K, V> {
 
 /// Refuses a table set that does not fit, before anything is written.
 pub fn check_size(to: &TableSet) -> Result<(), KernelError> {
+    let slots: usize = to.blocks.values().map(|slots| slots.len()).sum();
     let sizes = [
         ("WORKLOADS", to.workloads.len()),
         ("LOCAL", to.local.len()),
-        ("ADDRESSES", to.addresses.len()),
-        ("SERVICES", to.services.len()),
-        // Old and new policy sets stand side by side for a moment.
+        // The rest twice: what an earlier process wrote, or what is about to be
+        // replaced, stands beside it until workloads refer to the new.
+        ("ADDRESSES", to.addresses.len() * 2),
+        ("SERVICES", to.services.len() * 2),
+        ("ROUTES", to.routes.len() * 2),
+        ("ENDPOINTS", slots * 2),
         ("EGRESS", to.egress.len() * 2),
         ("EGRESS_PORTS", to.egress_ports.len() * 2),
     ];
@@ -61,87 +68,158 @@ pub fn check_size(to: &TableSet) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// All differences, and who looks at what before and after.
+struct Plan<'a> {
+    from: &'a TableSet,
+    to: &'a TableSet,
+    addresses: Diff<AddressKey, AddressEntry>,
+    services: Diff<ServiceKey, ServiceEntry>,
+    routes: Diff<RouteKey, Route>,
+    egress: Diff<EgressPrefix, EgressEntry>,
+    ports: Diff<PortKey, PortEntry>,
+    /// Of the workloads that stand in `from`.
+    live_networks: BTreeSet<NetworkId>,
+    live_policy_sets: BTreeSet<PolicySetId>,
+    /// Of the workloads that stand in `to`.
+    kept_networks: BTreeSet<NetworkId>,
+    kept_policy_sets: BTreeSet<PolicySetId>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(from: &'a TableSet, to: &'a TableSet) -> Self {
+        Self {
+            from,
+            to,
+            addresses: Diff::between(&from.addresses, &to.addresses),
+            services: Diff::between(&from.services, &to.services),
+            routes: Diff::between(&from.routes, &to.routes),
+            egress: Diff::between(&from.egress, &to.egress),
+            ports: Diff::between(&from.egress_ports, &to.egress_ports),
+            live_networks: all(from, |workload| workload.network),
+            live_policy_sets: all(from, |workload| workload.policy_set),
+            kept_networks: all(to, |workload| workload.network),
+            kept_policy_sets: all(to, |workload| workload.policy_set),
+        }
+    }
+}
+
 /// Writes the difference between `from`, which the maps hold, and `to`.
 pub fn write(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
-    let ports = Diff::between(&from.egress_ports, &to.egress_ports);
-    let egress = Diff::between(&from.egress, &to.egress);
-    let live = live_policy_sets(from);
-    let is_live = |prefix: &EgressPrefix| live.contains(&prefix.1.policy_set);
+    let plan = Plan::new(from, to);
+    prepare(maps, &plan)?;
+    close(maps, &plan)?;
+    change(maps, &plan)?;
+    open(maps, &plan)?;
+    clear(maps, &plan)
+}
 
-    // Nobody refers to these yet: port tables are never changed once written.
-    for (key, value) in ports.new.iter().chain(&ports.changed) {
+/// What nobody refers to yet: port tables and blocks, which are never changed
+/// once written, and the objects of networks and policy sets that no workload
+/// has so far. All of them are such when a new process takes over.
+fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
+    for (key, value) in plan.ports.new.iter().chain(&plan.ports.changed) {
         maps.egress_ports
             .insert(key, value, 0)
             .map_err(KernelError::map("EGRESS_PORTS"))?;
     }
-    for (prefix, value) in egress.new.iter().filter(|(prefix, _)| !is_live(prefix)) {
-        maps.egress
-            .insert(&trie_key(prefix), value, 0)
-            .map_err(KernelError::map("EGRESS"))?;
+    write_blocks(maps, plan.from, plan.to)?;
+    // Of services that did not tell sources apart yet, or of sources that are new.
+    for (key, route) in &plan.routes.new {
+        maps.routes
+            .insert(key, route, 0)
+            .map_err(KernelError::map("ROUTES"))?;
     }
-    close(
-        maps,
-        from,
-        to,
-        egress.gone.iter().filter(|prefix| is_live(prefix)),
-    )?;
-    change(maps, from, to, &egress.changed)?;
-    let opening = egress.new.iter().filter(|(prefix, _)| is_live(prefix));
-    for (prefix, value) in opening {
-        maps.egress
-            .insert(&trie_key(prefix), value, 0)
-            .map_err(KernelError::map("EGRESS"))?;
+    for (prefix, value) in &plan.egress.new {
+        if !plan.live_policy_sets.contains(&prefix.1.policy_set) {
+            maps.egress
+                .insert(&trie_key(prefix), value, 0)
+                .map_err(KernelError::map("EGRESS"))?;
+        }
     }
-    open(maps, from, to)?;
+    insert_services(maps, plan, |network| !plan.live_networks.contains(&network))
+}
 
-    // Nobody refers to these any more.
-    for prefix in egress.gone.iter().filter(|prefix| !is_live(prefix)) {
-        remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
+/// New addresses before their services (an address alone denies), of the
+/// networks that `of` picks.
+fn insert_services(
+    maps: &mut Maps,
+    plan: &Plan<'_>,
+    of: impl Fn(NetworkId) -> bool,
+) -> Result<(), KernelError> {
+    for (key, value) in plan.addresses.new.iter().filter(|(key, _)| of(key.network)) {
+        maps.addresses
+            .insert(key, value, 0)
+            .map_err(KernelError::map("ADDRESSES"))?;
     }
-    for key in &ports.gone {
-        remove(maps.egress_ports.remove(key), "EGRESS_PORTS")?;
+    for (key, value) in plan.services.new.iter().filter(|(key, _)| of(key.network)) {
+        maps.services
+            .insert(key, value, 0)
+            .map_err(KernelError::map("SERVICES"))?;
+    }
+    Ok(())
+}
+
+/// Removes addresses and services of the networks that `of` picks.
+fn remove_services(
+    maps: &mut Maps,
+    plan: &Plan<'_>,
+    of: impl Fn(NetworkId) -> bool,
+) -> Result<(), KernelError> {
+    for key in plan.services.gone.iter().filter(|key| of(key.network)) {
+        remove(maps.services.remove(key), "SERVICES")?;
+    }
+    for key in plan.addresses.gone.iter().filter(|key| of(key.network)) {
+        remove(maps.addresses.remove(key), "ADDRESSES")?;
+    }
+    Ok(())
+}
+
+/// Tables of endpoints, in space that no entry names: a block is never changed.
+/// Those that nobody names any more stay until their space is used again.
+fn write_blocks(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
+    let new = to
+        .blocks
+        .iter()
+        .filter(|(block, _)| !from.blocks.contains_key(block));
+    for (block, slots) in new {
+        for (index, slot) in (block.offset..).zip(slots.iter()) {
+            maps.endpoints
+                .set(index, slot, 0)
+                .map_err(KernelError::map("ENDPOINTS"))?;
+        }
     }
     Ok(())
 }
 
 /// Everything that takes a way out: a service without its entry is a virtual
 /// address with an unknown port (Deny), an external prefix falls to the default.
-fn close<'a>(
-    maps: &mut Maps,
-    from: &TableSet,
-    to: &TableSet,
-    egress_gone: impl Iterator<Item = &'a EgressPrefix>,
-) -> Result<(), KernelError> {
-    for key in Diff::between(&from.services, &to.services).gone {
-        remove(maps.services.remove(&key), "SERVICES")?;
+fn close(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
+    for prefix in &plan.egress.gone {
+        if plan.kept_policy_sets.contains(&prefix.1.policy_set) {
+            remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
+        }
     }
-    for prefix in egress_gone {
-        remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
-    }
-    for key in Diff::between(&from.addresses, &to.addresses).gone {
-        remove(maps.addresses.remove(&key), "ADDRESSES")?;
-    }
-    Ok(())
+    remove_services(maps, plan, |network| plan.kept_networks.contains(&network))
 }
 
 /// Everything that stays and says something else: one element each.
-fn change(
-    maps: &mut Maps,
-    from: &TableSet,
-    to: &TableSet,
-    egress: &[(EgressPrefix, EgressEntry)],
-) -> Result<(), KernelError> {
-    for (key, value) in Diff::between(&from.addresses, &to.addresses).changed {
+fn change(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
+    for (key, value) in &plan.addresses.changed {
         maps.addresses
             .insert(key, value, 0)
             .map_err(KernelError::map("ADDRESSES"))?;
     }
-    for (key, value) in Diff::between(&from.services, &to.services).changed {
+    for (key, route) in &plan.routes.changed {
+        maps.routes
+            .insert(key, route, 0)
+            .map_err(KernelError::map("ROUTES"))?;
+    }
+    for (key, value) in &plan.services.changed {
         maps.services
             .insert(key, value, 0)
             .map_err(KernelError::map("SERVICES"))?;
     }
-    for (prefix, value) in egress {
+    for (prefix, value) in &plan.egress.changed {
         maps.egress
             .insert(&trie_key(prefix), value, 0)
             .map_err(KernelError::map("EGRESS"))?;
@@ -149,19 +227,18 @@ fn change(
     Ok(())
 }
 
-/// Addresses before their services (an address alone denies), then workloads:
-/// what they refer to is all there.
-fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
-    for (key, value) in Diff::between(&from.addresses, &to.addresses).new {
-        maps.addresses
-            .insert(key, value, 0)
-            .map_err(KernelError::map("ADDRESSES"))?;
+/// Ways out for workloads that are there, then the workloads themselves: what
+/// they refer to is all there.
+fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
+    for (prefix, value) in &plan.egress.new {
+        if plan.live_policy_sets.contains(&prefix.1.policy_set) {
+            maps.egress
+                .insert(&trie_key(prefix), value, 0)
+                .map_err(KernelError::map("EGRESS"))?;
+        }
     }
-    for (key, value) in Diff::between(&from.services, &to.services).new {
-        maps.services
-            .insert(key, value, 0)
-            .map_err(KernelError::map("SERVICES"))?;
-    }
+    insert_services(maps, plan, |network| plan.live_networks.contains(&network))?;
+    let (from, to) = (plan.from, plan.to);
     let local = Diff::between(&from.local, &to.local);
     for (key, value) in local.new {
         maps.local
@@ -189,6 +266,23 @@ fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelErr
     }
     for key in local.gone {
         remove(maps.local.remove(&key), "LOCAL")?;
+    }
+    Ok(())
+}
+
+/// What nobody refers to any more.
+fn clear(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
+    remove_services(maps, plan, |network| !plan.kept_networks.contains(&network))?;
+    for prefix in &plan.egress.gone {
+        if !plan.kept_policy_sets.contains(&prefix.1.policy_set) {
+            remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
+        }
+    }
+    for key in &plan.ports.gone {
+        remove(maps.egress_ports.remove(key), "EGRESS_PORTS")?;
+    }
+    for key in &plan.routes.gone {
+        remove(maps.routes.remove(key), "ROUTES")?;
     }
     Ok(())
 }
@@ -224,6 +318,8 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
         local: all("LOCAL", maps.local.iter())?,
         addresses: all("ADDRESSES", maps.addresses.iter())?,
         services: all("SERVICES", maps.services.iter())?,
+        routes: all("ROUTES", maps.routes.iter())?,
+        blocks: BTreeMap::new(),
         egress: all(
             "EGRESS",
             maps.egress
@@ -234,12 +330,9 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
     })
 }
 
-fn live_policy_sets(tables: &TableSet) -> BTreeSet<PolicySetId> {
-    tables
-        .workloads
-        .values()
-        .map(|workload| workload.policy_set)
-        .collect()
+/// What the workloads of `tables` refer to.
+fn all<T: Ord>(tables: &TableSet, of: impl Fn(&Workload) -> T) -> BTreeSet<T> {
+    tables.workloads.values().map(of).collect()
 }
 
 fn trie_key(prefix: &EgressPrefix) -> TrieKey<EgressKey> {

@@ -156,6 +156,7 @@ fn told(snapshot: &Snapshot, decision: &Decision, explanation: &mut Explanation)
         Verdict::Deny => "deny",
         Verdict::Direct => "direct",
         Verdict::Proxy => "proxy",
+        Verdict::Balance => "balance",
     }
     .into();
     explanation.reason = decision.reason.name().into();
@@ -199,13 +200,30 @@ fn routed(
         None => shares(&view.all, 100, dialled),
         Some(rule) => by_weight(rule, dialled),
     };
+    let refused = if view.protocol == AppProtocol::Tcp {
+        "the connect is refused"
+    } else {
+        "HTTP gets 503, bytes a reset"
+    };
+    let unserved = rule.map_or(0, |rule| unserved(rule, dialled));
     if explanation.endpoints.is_empty() {
+        let note = format!("{} has no ready endpoint: {refused}", view.label);
+        explanation.notes.push(note);
+    } else if unserved > 0 {
         explanation.notes.push(format!(
-            "{} has no ready endpoint: HTTP gets 503, bytes a reset",
-            view.label
+            "no ready endpoint has the labels of {unserved} % of the weights: for them {refused}"
         ));
     }
     Ok(())
+}
+
+/// The weight, in percent, of labels that no ready endpoint has.
+fn unserved(rule: &RuleView, dialled: &Addr) -> u32 {
+    let shares = rule.subsets.iter().zip(&rule.weights);
+    shares
+        .filter(|(subset, _)| subset.turns(dialled).endpoints.is_empty())
+        .map(|(_, weight)| weight)
+        .sum()
 }
 
 fn by_weight(rule: &RuleView, dialled: &Addr) -> Vec<ExplainedEndpoint> {

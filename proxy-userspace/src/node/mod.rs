@@ -26,7 +26,7 @@ use crate::control::{
     Dataplane, DataplaneStatus, ExplainError, ExplainQuery, Explanation, InstallError,
     WorkloadStatus,
 };
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{ENDPOINTS_MAX, Kernel, KernelError};
 use crate::proxy::{Command, WorkerHandle};
 use crate::snapshot::{Compiler, Input, Snapshot};
 use crate::socket::Netns;
@@ -75,7 +75,7 @@ impl Node {
             workers,
             snapshot,
             telemetry,
-            compiler: Compiler::default(),
+            compiler: Compiler::new(ENDPOINTS_MAX),
             pods: BTreeMap::new(),
             canaries: Canaries::start()?,
             started: false,
@@ -249,13 +249,21 @@ impl Dataplane for Node {
             }
         };
         let former = self.snapshot.load_full();
+        let present = lock(&self.kernel).tables().named_blocks();
         let input = Input {
             objects,
             pods: &enrolled.pods,
             generation,
             revision,
+            present: &present,
         };
-        let snapshot = Arc::new(self.compiler.compile(input, &former));
+        let snapshot = match self.compiler.compile(input, &former) {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(no_room) => {
+                self.fences(&self.pods);
+                return Err(InstallError::Refused(no_room.to_string()));
+            }
+        };
         // The proxy first: whatever the kernel sends it by the new tables, it knows.
         self.snapshot.store(Arc::clone(&snapshot));
         let written = lock(&self.kernel).write(&snapshot.tables);

@@ -294,6 +294,8 @@ async fn as_bytes(
             duration: captured.accepted.elapsed(),
             sent_bytes: moved.sent.get(),
             received_bytes: moved.received.get(),
+            rtt: None,
+            retransmits: None,
             log: captured.source.access_log,
         });
 }

@@ -4,20 +4,23 @@
 //! so that an unrelated apply does not start anybody's turn again. Must never
 //! touch the kernel or a socket.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, EgressEntry, EgressKey, LISTENERS_MAX, LocalKey,
-    PortKey, PortTableId, ServiceEntry, ServiceKey,
+    Addr, AddressEntry, AddressKey, AddressKind, Block, EgressEntry, EgressKey, LISTENERS_MAX,
+    LocalKey, PortKey, PortTableId, ServiceEntry, ServiceKey,
 };
 
-use super::ids::{Ids, PolicyClass, PortTable};
-use super::{CANARY, EgressView, Snapshot, Source, service};
+use super::ids::{self, Ids, PolicyClass, PortTable};
+use super::mesh::Mesh;
+use super::{CANARY, EgressView, Snapshot, Source, balanced, service};
+use crate::balance::{Blocks, NoRoom};
 use crate::config::Objects;
 use crate::config::object::{
-    EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, Service, Workload, selects,
+    EgressRule, EgressTarget, Labels, ObjectName, Service, Workload, selects,
 };
 use crate::egress::host::{HostName, HostPattern};
 use crate::egress::policy;
@@ -27,9 +30,6 @@ use crate::tables::TableSet;
 /// Pending flows that one workload may have: what a busy pod needs many times
 /// over, and a fraction of what the node's table holds.
 const PENDING_MAX: u32 = 4_096;
-
-/// Time to send a request head, unless a `MeshConfig` says otherwise.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a snapshot is made of.
 #[derive(Clone, Copy)]
@@ -42,22 +42,44 @@ pub struct Input<'a> {
     pub generation: u64,
     /// Number of the inventory.
     pub revision: u64,
+    /// The blocks that the kernel's maps name now, be it for an earlier process.
+    pub present: &'a BTreeSet<Block>,
 }
 
 /// Makes snapshots, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Compiler {
     ids: Ids,
+    blocks: Blocks,
 }
 
 impl Compiler {
-    /// The snapshot of `input`; `former` is the one in force.
-    pub fn compile(&mut self, input: Input<'_>, former: &Snapshot) -> Snapshot {
+    /// One whose tables have place in `capacity` endpoint slots.
+    pub fn new(capacity: u32) -> Self {
+        Self {
+            ids: Ids::default(),
+            blocks: Blocks::new(capacity, ids::base()),
+        }
+    }
+
+    /// The snapshot of `input`; `former` is the one in force. An error leaves
+    /// everything as it was.
+    pub fn compile(&mut self, input: Input<'_>, former: &Snapshot) -> Result<Snapshot, NoRoom> {
+        self.blocks.begin(input.present, Instant::now());
+        let compiled = self.try_compile(input, former);
+        if compiled.is_err() {
+            self.blocks.cancel();
+        }
+        compiled
+    }
+
+    fn try_compile(&mut self, input: Input<'_>, former: &Snapshot) -> Result<Snapshot, NoRoom> {
         let Input {
             objects,
             pods,
             generation,
             revision,
+            present: _,
         } = input;
         let mut snapshot = Snapshot {
             generation,
@@ -78,7 +100,15 @@ impl Compiler {
                 self.source(objects, workload, pod, &mut snapshot);
             }
         }
-        snapshot
+        for rule in objects.route_rules.values() {
+            let id = self.ids.route_rule(&rule.name);
+            let label = rule.name.to_string().into();
+            snapshot.route_rules.insert(id, label);
+        }
+        for service in objects.services.values() {
+            self.entries(service, &mut snapshot)?;
+        }
+        Ok(snapshot)
     }
 
     fn service(
@@ -88,30 +118,47 @@ impl Compiler {
         former: &Snapshot,
         snapshot: &mut Snapshot,
     ) {
+        for port in &service.ports {
+            let id = self.ids.service(&service.name, port.port);
+            let former = former.services.get(&id).map(Arc::as_ref);
+            let view = service::view(objects, service, port, id, former);
+            snapshot.services.insert(id, Arc::new(view));
+        }
+    }
+
+    /// The kernel's entries of a service; what its rules make of the sources is known.
+    fn entries(&mut self, service: &Service, snapshot: &mut Snapshot) -> Result<(), NoRoom> {
         let network = self.ids.network(&service.network);
         for port in &service.ports {
             let id = self.ids.service(&service.name, port.port);
-            let view = service::view(
-                objects,
-                service,
-                port,
-                id,
-                former.services.get(&id).map(Arc::as_ref),
-            );
-            snapshot.services.insert(id, Arc::new(view));
+            let Some(view) = snapshot.services.get(&id).map(Arc::clone) else {
+                continue;
+            };
+            // A family that nobody can dial gets no tables: they would only take room.
+            let mut of_family: BTreeMap<bool, ServiceEntry> = BTreeMap::new();
             for ip in &service.cluster_ips {
+                let entry = match of_family.entry(ip.is_ipv4()) {
+                    Entry::Occupied(placed) => *placed.get(),
+                    Entry::Vacant(vacant) => {
+                        let mut placing = balanced::Placing {
+                            ids: &mut self.ids,
+                            blocks: &mut self.blocks,
+                            tables: &mut snapshot.tables,
+                            dialled: Addr::from(*ip),
+                        };
+                        *vacant.insert(placing.entry(&view, &snapshot.sources)?)
+                    }
+                };
                 let key = ServiceKey {
                     network,
                     addr: Addr::from(*ip),
                     port: port.port,
                     pad: 0,
                 };
-                snapshot
-                    .tables
-                    .services
-                    .insert(key, ServiceEntry { service: id });
+                snapshot.tables.services.insert(key, entry);
             }
         }
+        Ok(())
     }
 
     /// What every address is.
@@ -299,45 +346,8 @@ fn canary(tables: &mut TableSet, network: proxy_common::NetworkId) {
             port: CANARY_PORT,
             pad: 0,
         };
-        tables
-            .services
-            .insert(key, ServiceEntry { service: CANARY });
+        tables.services.insert(key, ServiceEntry::proxied(CANARY));
     }
-}
-
-/// The mesh-wide settings that hold in one namespace.
-struct Mesh {
-    egress: proxy_common::EgressDefault,
-    on_proxy_down: proxy_common::OnProxyDown,
-    access_log: bool,
-    header_timeout: Duration,
-}
-
-impl Mesh {
-    fn of(objects: &Objects, namespace: &str) -> Self {
-        let named = |name: &str| {
-            objects
-                .mesh_configs
-                .values()
-                .find(|mesh| mesh.name.name == name)
-        };
-        let own = named(namespace).filter(|_| namespace != "default");
-        let layers = [own, named("default")];
-        Self {
-            egress: first(&layers, |mesh| mesh.egress).unwrap_or_default(),
-            on_proxy_down: first(&layers, |mesh| mesh.on_proxy_down).unwrap_or_default(),
-            access_log: first(&layers, |mesh| mesh.access_log).unwrap_or(true),
-            header_timeout: first(&layers, |mesh| mesh.header_timeout).unwrap_or(HEADER_TIMEOUT),
-        }
-    }
-}
-
-/// The first layer's value that is set.
-fn first<T>(
-    layers: &[Option<&Arc<MeshConfig>>],
-    field: impl Fn(&MeshConfig) -> Option<T>,
-) -> Option<T> {
-    layers.iter().flatten().find_map(|mesh| field(mesh))
 }
 
 /// Whom a rule holds for.

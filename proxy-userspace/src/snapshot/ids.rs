@@ -11,6 +11,7 @@ use proxy_common::{
     NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, WorkloadId,
 };
 
+use crate::config::Kind;
 use crate::config::object::{Labels, ObjectName};
 
 /// The selectors of egress rules that pick a workload, each with its
@@ -58,22 +59,27 @@ impl<K: std::hash::Hash + Eq + Clone> Numbers<K> {
 pub struct Ids {
     workloads: Numbers<ObjectName>,
     services: Numbers<(ObjectName, Port)>,
-    rules: Numbers<ObjectName>,
+    rules: Numbers<(Kind, ObjectName)>,
     networks: Numbers<String>,
     policy_sets: Numbers<PolicyClass>,
     port_tables: Numbers<PortTable>,
 }
 
+/// Where this life begins to count.
+pub(super) fn base() -> u32 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    // 2^12 numbers a tick of 1/64 s for 2^20 ticks, which is over four hours: an
+    // earlier life that a pending flow could still tell of (minutes) lies
+    // behind, and so does one that ended a moment ago.
+    let ticks = since.as_millis() * 64 / 1000 % (1 << 20);
+    u32::try_from(ticks).expect("20 bits") << 12 | 1
+}
+
 impl Default for Ids {
     fn default() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        // 2^12 numbers a tick of 1/64 s for 2^20 ticks, which is over four hours: an
-        // earlier life that a pending flow could still tell of (minutes) lies
-        // behind, and so does one that ended a moment ago.
-        let ticks = since.as_millis() * 64 / 1000 % (1 << 20);
-        let base = u32::try_from(ticks).expect("20 bits") << 12 | 1;
+        let base = base();
         Self {
             workloads: Numbers::from(base),
             services: Numbers::from(base),
@@ -98,7 +104,12 @@ impl Ids {
 
     /// Of an egress rule.
     pub fn rule(&mut self, name: &ObjectName) -> RuleId {
-        RuleId(self.rules.of(name))
+        RuleId(self.rules.of(&(Kind::EgressRule, name.clone())))
+    }
+
+    /// Of a route rule; no egress rule has the same.
+    pub fn route_rule(&mut self, name: &ObjectName) -> RuleId {
+        RuleId(self.rules.of(&(Kind::RouteRule, name.clone())))
     }
 
     /// Of a network.

@@ -5,8 +5,10 @@
 //! the only thing in it that moves, and they are carried from one snapshot to
 //! the next.
 
+mod balanced;
 mod compile;
 pub mod ids;
+mod mesh;
 mod route;
 mod service;
 
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub sources: HashMap<WorkloadId, Arc<Source>>,
     /// Egress rules by their number.
     pub egress: HashMap<RuleId, Arc<EgressView>>,
+    /// Names of the route rules by their number.
+    pub route_rules: HashMap<RuleId, Arc<str>>,
     /// What the kernel decides by.
     pub tables: TableSet,
 }

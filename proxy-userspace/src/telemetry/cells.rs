@@ -25,6 +25,22 @@ pub(super) const BOUNDS: [Duration; 15] = [
     Duration::from_secs(10),
 ];
 
+/// Upper bounds of the round-trip buckets: from a veth pair to another continent.
+pub(super) const RTT_BOUNDS: [Duration; 12] = [
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+];
+
 const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// HTTP requests. The number of requests is the sum of the buckets.
@@ -158,6 +174,64 @@ impl Cell for Streams {
     }
 
     fn events(sum: &StreamSum) -> u64 {
+        sum.connections
+    }
+}
+
+/// What TCP itself knows of the ways that connections took.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Paths {
+    buckets: [AtomicU64; RTT_BOUNDS.len() + 1],
+    micros: AtomicU64,
+    retransmits: AtomicU64,
+    connections: AtomicU64,
+}
+
+/// [`Paths`] of all workers.
+#[derive(Debug, Default)]
+pub(super) struct PathSum {
+    pub(super) buckets: [u64; RTT_BOUNDS.len() + 1],
+    pub(super) micros: u64,
+    pub(super) retransmits: u64,
+    connections: u64,
+}
+
+impl PathSum {
+    /// Connections whose round trips were measured.
+    pub(super) fn measured(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+impl Paths {
+    pub(super) fn count(&self, rtt: Option<Duration>, retransmits: u32) {
+        self.connections.fetch_add(1, Relaxed);
+        if retransmits > 0 {
+            self.retransmits.fetch_add(retransmits.into(), Relaxed);
+        }
+        if let Some(rtt) = rtt {
+            let bucket = RTT_BOUNDS.partition_point(|bound| *bound < rtt);
+            self.buckets[bucket].fetch_add(1, Relaxed);
+            let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+            self.micros.fetch_add(micros, Relaxed);
+        }
+    }
+}
+
+impl Cell for Paths {
+    type Sum = PathSum;
+
+    fn add_to(&self, sum: &mut PathSum) {
+        for (sum, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {
+            *sum += bucket.load(Relaxed);
+        }
+        sum.micros += self.micros.load(Relaxed);
+        sum.retransmits += self.retransmits.load(Relaxed);
+        sum.connections += self.connections.load(Relaxed);
+    }
+
+    fn events(sum: &PathSum) -> u64 {
         sum.connections
     }
 }

@@ -1,18 +1,16 @@
 //! The names, help texts and labels of all metrics, and their values at a scrape.
 
 use std::fmt::Error;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 use proxy_common::Counter;
 
-use super::cells::{BOUNDS, ConnectionSum, RequestSum, StreamSum};
-use super::labels::{LabelSet, ends, refused, request, traffic, with};
+use super::cells::{BOUNDS, ConnectionSum, PathSum, RTT_BOUNDS, RequestSum, StreamSum};
+use super::labels::{ends, refused, request, traffic, with};
+use super::out::Out;
 use super::process::Process;
 use super::series::Labels;
 use super::{KernelTotals, State};
@@ -21,10 +19,11 @@ type Rows<S> = Vec<(Labels, S)>;
 
 impl Collector for State {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut out = Out(encoder);
+        let mut out = Out::new(encoder);
         out.requests(&self.requests.sums())?;
         out.connections(&self.connections.sums())?;
         out.streams(&self.streams.sums())?;
+        out.paths(&self.paths.sums())?;
         out.policy(
             &self.denials.sums(),
             &self.audits.sums(),
@@ -37,9 +36,6 @@ impl Collector for State {
         out.process(&Process::read())
     }
 }
-
-/// One family after another, in the format that the encoder writes.
-struct Out<'e>(DescriptorEncoder<'e>);
 
 impl Out<'_> {
     fn requests(&mut self, rows: &Rows<RequestSum>) -> Result<(), Error> {
@@ -75,22 +71,15 @@ impl Out<'_> {
     }
 
     fn durations(&mut self, rows: &Rows<RequestSum>) -> Result<(), Error> {
-        let mut encoder = self.0.encode_descriptor(
+        self.histogram(
             "weir_request_duration",
             "From the whole request head to the last byte of the answer",
-            Some(&Unit::Seconds),
-            MetricType::Histogram,
-        )?;
-        let bounds = BOUNDS.iter().map(Duration::as_secs_f64);
-        let bounds: Vec<f64> = bounds.chain([f64::INFINITY]).collect();
-        for (labels, sum) in rows {
-            let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(sum.buckets).collect();
-            let seconds = Duration::from_micros(sum.micros).as_secs_f64();
-            encoder
-                .encode_family(&request(labels.key()))?
-                .encode_histogram::<NoLabelSet>(seconds, sum.count(), &buckets, None)?;
-        }
-        Ok(())
+            &BOUNDS,
+            rows.iter().map(|(labels, sum)| {
+                let buckets: &[u64] = &sum.buckets;
+                (request(labels.key()), buckets, sum.micros)
+            }),
+        )
     }
 
     fn connections(&mut self, rows: &Rows<ConnectionSum>) -> Result<(), Error> {
@@ -100,7 +89,7 @@ impl Out<'_> {
         };
         self.counter(
             "weir_connections_opened",
-            "Captured connections that were accepted",
+            "Captured connections that were accepted by weir, or by the endpoint that the kernel chose",
             None,
             counters(|sum| sum.opened),
         )?;
@@ -137,6 +126,26 @@ impl Out<'_> {
                     (with(labels, "direction", "received"), sum.received),
                 ]
             }),
+        )
+    }
+
+    fn paths(&mut self, rows: &Rows<PathSum>) -> Result<(), Error> {
+        let measured = rows.iter().filter(|(_, sum)| sum.measured() > 0);
+        self.histogram(
+            "weir_tcp_rtt",
+            "TCP's smoothed round-trip time, of connections that the kernel balanced, at their end",
+            &RTT_BOUNDS,
+            measured.map(|(labels, sum)| {
+                let buckets: &[u64] = &sum.buckets;
+                (ends(labels.key()), buckets, sum.micros)
+            }),
+        )?;
+        self.counter(
+            "weir_tcp_retransmits",
+            "Segments that were sent again, of connections that the kernel balanced, SYNs included",
+            None,
+            rows.iter()
+                .map(|(labels, sum)| (ends(labels.key()), sum.retransmits)),
         )
     }
 
@@ -182,6 +191,9 @@ impl Out<'_> {
             Counter::TableFull,
             Counter::ProxyDownClosed,
             Counter::ProxyDownOpen,
+            Counter::Balanced,
+            Counter::NoEndpoint,
+            Counter::ServiceChanged,
         ];
         self.counter(
             "weir_kernel_connects",
@@ -199,6 +211,11 @@ impl Out<'_> {
                 "weir_kernel_events_lost",
                 "Denials whose event was lost: they held, but have no log line",
                 Counter::EventsLost,
+            ),
+            (
+                "weir_kernel_endings_lost",
+                "Balanced connections whose end was lost: no metric and no log line holds them",
+                Counter::EndingsLost,
             ),
         ] {
             self.counter(name, help, None, [(vec![], total(counter))])?;
@@ -258,6 +275,7 @@ impl Out<'_> {
             ("requests", state.requests.folded()),
             ("connections", state.connections.folded()),
             ("tcp", state.streams.folded()),
+            ("tcp_paths", state.paths.folded()),
             ("denials", state.denials.folded()),
             ("audited", state.audits.folded()),
             ("rejected", state.rejections.folded()),
@@ -308,48 +326,6 @@ impl Out<'_> {
         ] {
             if let Some(value) = value {
                 self.gauge(name, help, unit, [(vec![], value)])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn counter<'l, V: EncodeCounterValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        rows: impl IntoIterator<Item = (LabelSet<'l>, V)>,
-    ) -> Result<(), Error> {
-        let mut encoder = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
-        for (labels, value) in rows {
-            if labels.is_empty() {
-                encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            } else {
-                encoder
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn gauge<'l, V: EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        rows: impl IntoIterator<Item = (LabelSet<'l>, V)>,
-    ) -> Result<(), Error> {
-        let mut encoder = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (labels, value) in rows {
-            if labels.is_empty() {
-                encoder.encode_gauge(&value)?;
-            } else {
-                encoder.encode_family(&labels)?.encode_gauge(&value)?;
             }
         }
         Ok(())

@@ -25,6 +25,7 @@ mod collect;
 mod exposition;
 mod graph;
 mod labels;
+mod out;
 mod process;
 mod record;
 mod series;
@@ -41,7 +42,7 @@ pub use tap::{Tap, Tapped};
 pub use worker::{OpenConnection, WorkerTelemetry};
 
 use access_log::Log;
-use cells::{Connections, Count, Requests, Streams};
+use cells::{Connections, Count, Paths, Requests, Streams};
 use series::Family;
 
 /// The kernel half's counters, added up over the CPUs, indexed as [`Counter`].
@@ -79,6 +80,7 @@ pub(crate) struct State {
     requests: Arc<Family<Requests>>,
     connections: Arc<Family<Connections>>,
     streams: Arc<Family<Streams>>,
+    paths: Arc<Family<Paths>>,
     denials: Arc<Family<Count>>,
     audits: Arc<Family<Count>>,
     rejections: Arc<Family<Count>>,
@@ -110,6 +112,7 @@ impl Telemetry {
             requests: Arc::new(Family::new(limit)),
             connections: Arc::new(Family::new(limit)),
             streams: Arc::new(Family::new(limit)),
+            paths: Arc::new(Family::new(limit)),
             denials: Arc::new(Family::new(limit)),
             audits: Arc::new(Family::new(limit)),
             rejections: Arc::new(Family::new(limit)),
@@ -196,6 +199,7 @@ impl State {
         self.requests.sweep(sources, now);
         self.connections.sweep(sources, now);
         self.streams.sweep(sources, now);
+        self.paths.sweep(sources, now);
         self.denials.sweep(sources, now);
         self.audits.sweep(sources, now);
         self.rejections.sweep(sources, now);

@@ -121,6 +121,17 @@ pub struct ConnectionRecord<'a> {
     pub sent_bytes: u64,
     /// Bytes from the endpoint to the client.
     pub received_bytes: u64,
+    /// TCP's smoothed round-trip time to the endpoint, at the end; only of
+    /// connections that the kernel balanced.
+    #[serde(
+        rename = "rtt_ms",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "known_milliseconds"
+    )]
+    pub rtt: Option<Duration>,
+    /// Segments that were sent again; only where the kernel balanced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retransmits: Option<u32>,
     /// Whether the access log is on for the source.
     #[serde(skip)]
     pub log: bool,
@@ -173,6 +184,17 @@ const CLIP_MAX: usize = 1024;
 
 fn clipped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&text[..text.floor_char_boundary(CLIP_MAX)])
+}
+
+#[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
+fn known_milliseconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => milliseconds(duration, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

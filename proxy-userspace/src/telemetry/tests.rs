@@ -41,6 +41,8 @@ pub(super) fn connection<'a>(source: &'a str, destination: &'a str) -> Connectio
         duration: Duration::from_hours(2),
         sent_bytes: 7,
         received_bytes: 9,
+        rtt: None,
+        retransmits: None,
         log: false,
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::State;
 use super::access_log::{self, Queue};
 use super::allowance::Allowance;
-use super::cells::{Connections, Count, Requests, Streams};
+use super::cells::{Connections, Count, Paths, Requests, Streams};
 use super::record::{ConnectionRecord, DenialRecord, DestinationKind, Event, RequestRecord};
 use super::series::{Handles, Key};
 
@@ -21,6 +21,7 @@ pub struct WorkerTelemetry {
     requests: Handles<Requests>,
     connections: Handles<Connections>,
     streams: Handles<Streams>,
+    paths: Handles<Paths>,
     denials: Handles<Count>,
     audits: Handles<Count>,
     rejections: Handles<Count>,
@@ -36,6 +37,7 @@ impl WorkerTelemetry {
             requests: Handles::new(state.requests.clone(), worker),
             connections: Handles::new(state.connections.clone(), worker),
             streams: Handles::new(state.streams.clone(), worker),
+            paths: Handles::new(state.paths.clone(), worker),
             denials: Handles::new(state.denials.clone(), worker),
             audits: Handles::new(state.audits.clone(), worker),
             rejections: Handles::new(state.rejections.clone(), worker),
@@ -101,6 +103,15 @@ impl WorkerTelemetry {
             cell.received
                 .fetch_add(record.received_bytes, Ordering::Relaxed);
         });
+        if let Some(retransmits) = record.retransmits {
+            let ends = Key {
+                detail: "",
+                reason: "",
+                ..key
+            };
+            self.paths
+                .with(ends, |cell| cell.count(record.rtt, retransmits));
+        }
         self.emit(record.log, Event::Connection(record));
     }
 

@@ -241,7 +241,8 @@ fn start_weir<'a>(
     Weir::start_with(node, options).with_context(|| format!("the row `{}`", kind.title()))
 }
 
-/// The client enrolled, the server behind a virtual address.
+/// The client enrolled, the server behind a virtual address. Its byte ports
+/// declare no protocol, so that they go through the proxy.
 fn configure(weir: &Weir<'_>, client: &Pod, server: &Pod, kind: Kind) {
     let log = kind == Kind::WeirLogged;
     let address = server.ip();
@@ -259,8 +260,8 @@ spec:
   selector: {{ app: server }}
   ports:
     - {{ name: http, port: {SERVICE_HTTP_PORT}, targetPort: {HTTP_PORT} }}
-    - {{ name: tcp-echo, port: {ECHO_PORT} }}
-    - {{ name: tcp-bulk, port: {BULK_PORT} }}
+    - {{ name: echo, port: {ECHO_PORT} }}
+    - {{ name: bulk, port: {BULK_PORT} }}
 ---
 apiVersion: weir.dev/v1
 kind: Workload

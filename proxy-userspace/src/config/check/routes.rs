@@ -61,7 +61,7 @@ fn endpoints(
             .any(|workload| selects(&route.labels, &workload.labels))
         {
             let message = format!(
-                "no ready endpoint of Service {} has the labels {}: {} % of what the rule matches gets 503",
+                "no ready endpoint of Service {} has the labels {}: {} % of what the rule matches gets 503, or is refused on a tcp or tls port",
                 service.name,
                 listed(&route.labels),
                 route.weight

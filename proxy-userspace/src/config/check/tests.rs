@@ -217,7 +217,7 @@ fn a_route_to_nobody_is_warned_about() {
     assert_eq!(
         of(READY, "{version: v2}"),
         [
-            "RouteRule default/r: spec.route[0].labels: no ready endpoint of Service default/s has the labels version=v2: 100 % of what the rule matches gets 503"
+            "RouteRule default/r: spec.route[0].labels: no ready endpoint of Service default/s has the labels version=v2: 100 % of what the rule matches gets 503, or is refused on a tcp or tls port"
         ]
     );
     for other in [

@@ -1,0 +1,211 @@
+//! Which endpoint of a balanced service port a connect goes to.
+//!
+//! Owns the layout of the endpoint slots and the choice among them: an alias
+//! table, so that a choice costs the same for two endpoints and for thousands.
+//! Must stay pure: the random word comes from the caller, so that the hook,
+//! tests and whoever explains a choice get the same answer from the same word.
+//!
+//! A [`Block`] is a run of slots in one flat array. It is written before
+//! anything refers to it, never changed after, and its place is used again only
+//! after a grace. Every slot repeats the block's generation: who still holds a
+//! block that is gone sees another number, and reads the service again.
+
+use crate::addr::{Addr, Destination, Port};
+use crate::decide::Tables;
+use crate::id::{BlockGeneration, RuleId, ServiceId, WorkloadId};
+use crate::table::{ServiceKey, Workload};
+
+/// Key of `ROUTES`: a service port whose route rules tell sources apart, and one source.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// The service port.
+    pub service: ServiceId,
+    /// Who dials.
+    pub workload: WorkloadId,
+    /// 1 where an IPv6 address was dialled, else 0.
+    pub v6: u32,
+}
+
+/// The endpoints of a service port for some sources: slots `offset` to
+/// `offset + len` of `ENDPOINTS`. No slots: no endpoint is ready.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block {
+    /// Its first slot.
+    pub offset: u32,
+    /// How many slots it has.
+    pub len: u32,
+    /// Its number, which every slot repeats.
+    pub generation: BlockGeneration,
+    /// What the mass of one slot sums to: thresholds count in this.
+    pub scale: u32,
+}
+
+impl Block {
+    /// Nobody is there.
+    pub const EMPTY: Self = Self {
+        offset: 0,
+        len: 0,
+        generation: BlockGeneration::NONE,
+        scale: 0,
+    };
+}
+
+/// Where connections to a service port go, for all sources or one: value of
+/// `ROUTES`, and part of the service's entry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    /// The endpoints to choose from.
+    pub block: Block,
+    /// The route rule that says so; [`RuleId::NONE`]: none does, all endpoints are meant.
+    pub rule: RuleId,
+}
+
+impl Route {
+    /// To nobody.
+    pub const EMPTY: Self = Self {
+        block: Block::EMPTY,
+        rule: RuleId::NONE,
+    };
+}
+
+/// Where an endpoint listens. Port 0: nobody, for the share of a route that
+/// no ready endpoint serves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The endpoint's address.
+    pub addr: Addr,
+    /// Its port.
+    pub port: Port,
+    /// Always 0.
+    pub pad: u16,
+}
+
+impl Target {
+    /// Nobody: who draws this is refused.
+    pub const NOBODY: Self = Self {
+        addr: Addr::UNSPECIFIED,
+        port: Port(0),
+        pad: 0,
+    };
+
+    /// The endpoint that listens at `at`.
+    pub const fn new(at: Destination) -> Self {
+        Self {
+            addr: at.addr,
+            port: at.port,
+            pad: 0,
+        }
+    }
+
+    /// Where to dial; `None` for [`Self::NOBODY`].
+    #[inline(always)]
+    pub const fn destination(&self) -> Option<Destination> {
+        if self.port.0 == 0 {
+            None
+        } else {
+            Some(Destination {
+                addr: self.addr,
+                port: self.port,
+            })
+        }
+    }
+}
+
+/// One slot of `ENDPOINTS`: two endpoints that share its mass.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointSlot {
+    /// That of its block. 0: never written.
+    pub generation: BlockGeneration,
+    /// Of the block's `scale`, how much belongs to `first`; the rest is `second`'s.
+    pub threshold: u32,
+    /// Who gets what is below the threshold.
+    pub first: Target,
+    /// Who gets the rest.
+    pub second: Target,
+}
+
+/// What came of a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The endpoint to dial.
+    Endpoint(Destination),
+    /// No endpoint is ready, or none for the share that was drawn.
+    Nobody,
+    /// The service changed twice while it was read.
+    Changed,
+}
+
+/// Picks an endpoint of `block` by `random`; where the block turns out to be
+/// gone, the service at `dst` is read again, once.
+#[inline(always)]
+pub fn choose<T: Tables>(
+    tables: &T,
+    workload: &Workload,
+    dst: Destination,
+    block: Block,
+    random: u32,
+) -> Choice {
+    if let Some(choice) = draw(tables, block, random) {
+        return choice;
+    }
+    let key = ServiceKey {
+        network: workload.network,
+        addr: dst.addr,
+        port: dst.port,
+        pad: 0,
+    };
+    let again = tables
+        .service(&key)
+        .and_then(|entry| entry.route_for(tables, workload.id, &dst.addr));
+    again
+        .and_then(|route| draw(tables, route.block, random))
+        .unwrap_or(Choice::Changed)
+}
+
+/// One draw from a block; `None` if its slots are not its own any more.
+///
+/// The word is spread over slots first, and what is left of it over the slot's
+/// mass, so a choice is off from the exact share by less than
+/// `len * scale / 2^32` of it.
+#[inline(always)]
+pub fn draw<T: Tables>(tables: &T, block: Block, random: u32) -> Option<Choice> {
+    if block.len == 0 {
+        return Some(Choice::Nobody);
+    }
+    let (index, rest) = spread(random, block.len);
+    let slot = tables.endpoint(block.offset.wrapping_add(index))?;
+    if slot.generation.0 != block.generation.0 {
+        return None;
+    }
+    let (mass, _) = spread(rest, block.scale);
+    let target = if mass < slot.threshold {
+        slot.first
+    } else {
+        slot.second
+    };
+    Some(match target.destination() {
+        Some(endpoint) => Choice::Endpoint(endpoint),
+        None => Choice::Nobody,
+    })
+}
+
+/// A number below `bound`, and what of the word was not used up.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of 64 bits")]
+const fn spread(random: u32, bound: u32) -> (u32, u32) {
+    let product = random as u64 * bound as u64;
+    ((product >> 32) as u32, product as u32)
+}
+
+const _: () = {
+    assert!(size_of::<RouteKey>() == 12);
+    assert!(size_of::<Block>() == 16);
+    assert!(size_of::<Route>() == 20);
+    assert!(size_of::<Target>() == 20);
+    assert!(size_of::<EndpointSlot>() == 48);
+};

@@ -1,0 +1,59 @@
+//! A balanced connect: the hook picks the endpoint itself, and the proxy never
+//! sees the connection. Nothing here needs a daemon to be alive.
+//!
+//! Must never give one endpoint's share to another: who draws a share that
+//! nobody serves is refused.
+
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use aya_ebpf::programs::SockAddrContext;
+use proxy_common::{
+    Choice, Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Workload, choose,
+};
+
+use crate::context::{ALLOW, Family, refuse, rewrite};
+use crate::ending::report;
+use crate::maps::{self, count};
+use crate::tables::KernelTables;
+
+/// Rewrites the destination to an endpoint, or refuses; the value is the
+/// hook's return value.
+#[inline(always)]
+pub fn run(
+    ctx: &SockAddrContext,
+    family: Family,
+    netns: NetnsCookie,
+    workload: &Workload,
+    dst: Destination,
+    decision: &Decision,
+) -> i32 {
+    // SAFETY: the helper takes no argument.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let endpoint = match choose(&KernelTables, workload, dst, decision.block, random) {
+        Choice::Endpoint(endpoint) => endpoint,
+        Choice::Nobody => {
+            report(Ending {
+                netns,
+                addr: dst.addr,
+                port: dst.port,
+                outcome: Outcome::NoEndpoint.number(),
+                workload: workload.id,
+                service: decision.service,
+                rule: decision.rule,
+                ..Ending::default()
+            });
+            return refuse(Counter::NoEndpoint);
+        }
+        Choice::Changed => return refuse(Counter::ServiceChanged),
+    };
+    // SAFETY: the helper takes no argument.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut note = Note::balanced(workload.id, dst, decision, endpoint, now);
+    // SAFETY: the helper copies `note`; the map is of this value type.
+    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut note)) };
+    if stored.is_null() {
+        return refuse(Counter::TableFull);
+    }
+    rewrite(ctx, family, endpoint);
+    count(Counter::Balanced);
+    ALLOW
+}

@@ -1,0 +1,96 @@
+//! Tells the daemon how balanced connections went, from TCP's own counters: no
+//! userspace is on their path. A full ring costs the record, never the
+//! connection; lost records are counted.
+//!
+//! ```text
+//! tcp_set_state → STATE_CB     which FINs TCP has counted: into the note
+//!               → CLOSE        bytes, time, round trips: into ENDINGS
+//! ```
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_ns};
+use aya_ebpf::programs::SockOpsContext;
+use proxy_common::{Counted, Counter, Ending, NetnsCookie, Note, Outcome, Payload, TcpState};
+
+use crate::maps::{self, count};
+
+/// TCP keeps its smoothed round-trip time in eighths of a microsecond.
+const RTT_SHIFT: u32 = 3;
+
+/// Handles a change of state of a balanced socket.
+#[inline(always)]
+pub fn moved(ctx: &SockOpsContext, note: &mut Note, old: TcpState, new: TcpState) {
+    if new != TcpState::Close {
+        note.passes(new, counted(ctx).received);
+        return;
+    }
+    match old {
+        // A socket that was reset is closed once more when the application closes it.
+        TcpState::Close => {}
+        TcpState::SynSent => finish(ctx, note, Outcome::Failed, old),
+        _ => finish(ctx, note, Outcome::Closed, old),
+    }
+}
+
+#[inline(always)]
+fn finish(ctx: &SockOpsContext, note: &Note, outcome: Outcome, old: TcpState) {
+    let payload = match outcome {
+        Outcome::Closed => note.payload(old, counted(ctx)),
+        Outcome::Failed | Outcome::NoEndpoint => Payload::default(),
+    };
+    let ops = ctx.ops;
+    // SAFETY: a valid context, each field in its own width; any context is a
+    // valid argument of the first helper, the second takes none.
+    let (netns, now, rtt, retransmits) = unsafe {
+        (
+            bpf_get_netns_cookie(ctx.as_ptr()),
+            bpf_ktime_get_ns(),
+            (&raw const (*ops).srtt_us).read_volatile(),
+            (&raw const (*ops).total_retrans).read_volatile(),
+        )
+    };
+    report(Ending {
+        netns: NetnsCookie(netns),
+        duration: now.saturating_sub(note.started),
+        sent: payload.sent,
+        received: payload.received,
+        addr: note.flow.addr,
+        endpoint: note.endpoint,
+        port: note.flow.port,
+        endpoint_port: note.endpoint_port,
+        outcome: outcome.number(),
+        pad: [0; 3],
+        workload: note.flow.workload,
+        service: note.flow.service,
+        rtt_micros: rtt >> RTT_SHIFT,
+        retransmits,
+        rule: note.flow.rule,
+        pad2: 0,
+    });
+}
+
+#[inline(always)]
+fn counted(ctx: &SockOpsContext) -> Counted {
+    let ops = ctx.ops;
+    // SAFETY: a valid context. Volatile, so that each field is read in its own
+    // width, which is all that the verifier allows.
+    unsafe {
+        Counted {
+            acked: (&raw const (*ops).bytes_acked).read_volatile(),
+            received: (&raw const (*ops).bytes_received).read_volatile(),
+            all_acked: (&raw const (*ops).snd_una).read_volatile()
+                == (&raw const (*ops).snd_nxt).read_volatile(),
+        }
+    }
+}
+
+/// Puts one record into the ring.
+#[inline(always)]
+pub fn report(ending: Ending) {
+    let Some(mut entry) = maps::ENDINGS.reserve(0) else {
+        count(Counter::EndingsLost);
+        return;
+    };
+    entry.write(ending);
+    entry.submit(0);
+}

@@ -1,0 +1,106 @@
+//! What the kernel half reports, in the words of telemetry: denials and audits,
+//! and the ends of connections that never saw the proxy.
+//!
+//! Must never guess: what the present configuration does not know is `unknown`.
+
+use std::time::Duration;
+
+use proxy_common::{
+    Destination, Ending, Event, EventKind, NetnsCookie, Outcome, Reason, ServiceKey, WorkloadId,
+};
+
+use crate::snapshot::{ServiceView, Snapshot, Source};
+use crate::telemetry::{ConnectionRecord, DenialRecord, DestinationKind, Stage, WorkerTelemetry};
+
+/// How long ends of connections are gathered before they are read: under load
+/// one wake-up then serves many. The ring holds thousands of times as many.
+pub const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a name is that nobody knows any more.
+const UNKNOWN: &str = "unknown";
+
+/// One denial or audit, as a log line and a metric.
+pub fn denial(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
+    let source = source_of(snapshot, event.netns, event.workload);
+    let rule = snapshot.egress.get(&event.rule);
+    let destination = event.destination().to_string();
+    let record = DenialRecord {
+        source: source.map_or(UNKNOWN, |source| &source.label),
+        workload: source.map_or(UNKNOWN, |source| &source.text),
+        destination: &destination,
+        host: "",
+        rule: rule.map_or("", |rule| &rule.label),
+        reason: event.reason().map_or(UNKNOWN, Reason::name),
+        stage: Stage::Connect,
+    };
+    match event.kind() {
+        EventKind::Denied => reporter.denied(&record),
+        EventKind::Audited => reporter.audited(&record),
+    }
+}
+
+/// One balanced connect or connection that has ended, as a log line and metrics.
+pub fn ending(reporter: &WorkerTelemetry, snapshot: &Snapshot, ending: &Ending) {
+    let source = source_of(snapshot, ending.netns, ending.workload);
+    let service = service_of(snapshot, ending);
+    let endpoint = ending.endpoint().map(Destination::to_socket_addr);
+    let known = service.and_then(|service| {
+        let mut endpoints = service.all.endpoints();
+        endpoints.find(|known| Some(known.addr) == endpoint)
+    });
+    let outcome = ending.outcome();
+    let record = ConnectionRecord {
+        source: source.map_or(UNKNOWN, |source| &source.label),
+        workload: source.map_or(UNKNOWN, |source| &source.text),
+        destination: service.map_or(UNKNOWN, |service| &service.label),
+        destination_kind: DestinationKind::Service,
+        version: known.map_or("", |known| &known.version),
+        endpoint,
+        reason: match outcome {
+            Outcome::Closed => "",
+            Outcome::Failed => "upstream-connect-failed",
+            Outcome::NoEndpoint => "no-endpoint",
+        },
+        rule: snapshot
+            .route_rules
+            .get(&ending.rule)
+            .map_or("", AsRef::as_ref),
+        duration: Duration::from_nanos(ending.duration),
+        sent_bytes: ending.sent,
+        received_bytes: ending.received,
+        rtt: (outcome == Outcome::Closed).then(|| Duration::from_micros(ending.rtt_micros.into())),
+        retransmits: endpoint.map(|_| ending.retransmits),
+        log: source.is_some_and(|source| source.access_log),
+    };
+    if outcome == Outcome::Closed {
+        let (from, to) = (record.source, record.destination);
+        drop(reporter.connection_opened(from, to, record.destination_kind));
+    }
+    reporter.connection_closed(&record);
+}
+
+/// By namespace first: a report from before a restart carries the workload's
+/// former number.
+fn source_of(snapshot: &Snapshot, netns: NetnsCookie, number: WorkloadId) -> Option<&Source> {
+    let workload = snapshot.tables.workloads.get(&netns);
+    let id = workload.map_or(number, |workload| workload.id);
+    snapshot.sources.get(&id).map(AsRef::as_ref)
+}
+
+/// By number, or, if that is one from before a restart, by the dialled address.
+fn service_of<'a>(snapshot: &'a Snapshot, ending: &Ending) -> Option<&'a ServiceView> {
+    let by_address = || {
+        let dialled = ending.dialled();
+        let key = ServiceKey {
+            network: snapshot.tables.workloads.get(&ending.netns)?.network,
+            addr: dialled.addr,
+            port: dialled.port,
+            pad: 0,
+        };
+        snapshot
+            .services
+            .get(&snapshot.tables.services.get(&key)?.service)
+    };
+    let by_number = snapshot.services.get(&ending.service);
+    by_number.or_else(by_address).map(AsRef::as_ref)
+}

@@ -1,0 +1,99 @@
+//! The kernel's entries of service ports, and the tables of those that it
+//! balances itself.
+//!
+//! Owns how route rules become shares: one table for each class of sources that
+//! the rules of a port tell apart. Must never give the share of labels that
+//! nobody has to anybody else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proxy_common::{
+    Addr, Block, Destination, Route, RouteKey, RuleId, ServiceEntry, Target, WorkloadId,
+};
+
+use super::ids::Ids;
+use super::{RuleView, ServiceView, Source, Subset};
+use crate::balance::{Blocks, Masses, NoRoom};
+use crate::config::object::AppProtocol;
+use crate::tables::TableSet;
+
+/// What placing a service's tables needs.
+pub(super) struct Placing<'a> {
+    pub(super) ids: &'a mut Ids,
+    pub(super) blocks: &'a mut Blocks,
+    /// Where tables, and what each source gets, go.
+    pub(super) tables: &'a mut TableSet,
+    /// A virtual address of the family that the tables are for.
+    pub(super) dialled: Addr,
+}
+
+impl Placing<'_> {
+    /// The entry of a service port, its tables placed.
+    pub(super) fn entry(
+        &mut self,
+        view: &ServiceView,
+        sources: &HashMap<WorkloadId, Arc<Source>>,
+    ) -> Result<ServiceEntry, NoRoom> {
+        if view.protocol != AppProtocol::Tcp {
+            return Ok(ServiceEntry::proxied(view.id));
+        }
+        // A connection has no request to look at: rules that want one never match.
+        let mut rules = view.rules.iter().filter(|rule| rule.request.is_empty());
+        let first = rules.next();
+        if first.is_none_or(|rule| rule.source.is_none()) {
+            return Ok(ServiceEntry::balanced(view.id, self.route(view, first)?));
+        }
+        let mut placed: HashMap<_, Route> = HashMap::new();
+        for source in sources.values() {
+            let rule = view.matching(source, None);
+            let name = rule.map(|rule| &rule.name);
+            let route = match placed.get(&name) {
+                Some(route) => *route,
+                None => self.route(view, rule)?,
+            };
+            placed.insert(name, route);
+            let key = RouteKey {
+                service: view.id,
+                workload: source.id,
+                v6: u32::from(!self.dialled.is_v4()),
+            };
+            self.tables.routes.insert(key, route);
+        }
+        Ok(ServiceEntry::balanced_by_source(view.id))
+    }
+
+    fn route(&mut self, view: &ServiceView, rule: Option<&RuleView>) -> Result<Route, NoRoom> {
+        let (block, slots) = self.blocks.place(masses(view, rule, &self.dialled))?;
+        if block != Block::EMPTY {
+            self.tables.blocks.insert(block, slots);
+        }
+        Ok(Route {
+            block,
+            rule: rule.map_or(RuleId::NONE, |rule| self.ids.route_rule(&rule.name)),
+        })
+    }
+}
+
+/// What each endpoint gets of the connections that `rule` holds for.
+fn masses(view: &ServiceView, rule: Option<&RuleView>, dialled: &Addr) -> Masses {
+    let shares: Vec<(u32, Vec<Target>)> = match rule {
+        None => vec![(100, targets(&view.all, dialled))],
+        Some(rule) => {
+            let subsets = rule.subsets.iter();
+            let targets = subsets.map(|subset| targets(subset, dialled));
+            rule.weights.iter().copied().zip(targets).collect()
+        }
+    };
+    Masses::of(&shares)
+}
+
+/// The endpoints of the dialled family: a socket cannot change its own.
+fn targets(subset: &Subset, dialled: &Addr) -> Vec<Target> {
+    let endpoints = subset.turns(dialled).endpoints.iter();
+    endpoints
+        .map(|endpoint| Destination::from(endpoint.addr))
+        .filter(|endpoint| endpoint.addr.is_v4() == dialled.is_v4())
+        .map(Target::new)
+        .collect()
+}
