@@ -189,6 +189,10 @@ fn judge(verdict: &Verdict, client: &Client, targets: &Targets, without: &Seen) 
 fn the_documentation_lists_every_difference() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/conformance.md");
     let shown = std::fs::read_to_string(path).unwrap();
+    for verdict in VERDICTS {
+        let row = format!("\n| {} |", verdict.name);
+        assert!(shown.contains(&row), "docs/conformance.md has no row{row}");
+    }
     let begin = shown.find("### ").expect("a list of differences");
     let listed = as_markdown();
     assert!(

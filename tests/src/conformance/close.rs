@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("close/unread-by-the-peer", unread_by_peer),
     Case::new("close/reset-by-the-application", reset_by_application),
     Case::new("close/reset-by-the-peer", reset_by_peer),
+    Case::new("close/data-before-a-reset", data_before_reset),
     Case::new("close/reset-half-closed", reset_half_closed),
     Case::new("close/write-to-a-closed-peer", write_to_closed_peer),
     Case::new(
@@ -124,6 +125,24 @@ fn reset_by_peer(scene: &Scene) -> Result<()> {
     scene.note("send", outcome(send(&socket, b"?")));
     scene.note("send, once more", outcome(send(&socket, b"?")));
     scene.note("receive", heard(recv(&socket, 8)));
+    Ok(())
+}
+
+/// What came before a reset can still be read.
+fn data_before_reset(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    conn.say(b"last words")?;
+    settle(|| rustix::io::ioctl_fionread(&socket).is_ok_and(|len| len == 10));
+    conn.abort()?;
+    scene.note("poll for the reset", until_reset(&socket)?);
+    scene.note("receive", hear_all(&socket, Duration::ZERO));
+    let (socket, conn) = scene.connected()?;
+    send(&socket, b"last words")?;
+    std::thread::sleep(Duration::from_millis(50));
+    socket.set_linger(Some(Duration::ZERO))?;
+    drop(socket);
+    std::thread::sleep(Duration::from_millis(50));
+    scene.note("peer receives", conn.hear_all(0)?);
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! Connecting to what does not answer: each error is the kernel's own.
 
+use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use rustix::event::PollFlags;
 use socket2::Socket;
 
@@ -18,6 +20,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     Case::new("dead/time-out", time_out),
     Case::new("dead/connecting", connecting),
+    Case::new("dead/vanished", vanished),
 ];
 
 /// A blocking connect that fails, and what is left of the socket.
@@ -77,6 +80,45 @@ fn connecting(scene: &Scene) -> Result<()> {
     scene.note("connect, meanwhile", outcome(socket.connect(&to)));
     let parted = rustix::net::connect_unspec(&socket);
     scene.note("connect to AF_UNSPEC", outcome(parted));
+    Ok(())
+}
+
+/// `TCP_USER_TIMEOUT` tells of a peer that is gone without a word.
+fn vanished(scene: &Scene) -> Result<()> {
+    let (socket, _conn) = scene.connected()?;
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(300)))?;
+    let _lost = Lost::new(scene.to.peer_at.ip())?;
+    scene.note("send", outcome(send(&socket, b"?")));
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    scene.note("receive", heard(recv(&socket, 8)));
+    Ok(())
+}
+
+/// A host to which the pod loses every packet, until this is dropped.
+struct Lost(IpAddr);
+
+impl Lost {
+    fn new(host: IpAddr) -> Result<Self> {
+        route("add", host)?;
+        Ok(Self(host))
+    }
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if let Err(error) = route("del", self.0) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn route(verb: &str, host: IpAddr) -> Result<()> {
+    let host = host.to_string();
+    let status = Command::new("ip")
+        .args(["route", verb, "blackhole", &host])
+        .status()
+        .context("`ip` does not start")?;
+    ensure!(status.success(), "ip route {verb} blackhole {host} failed");
     Ok(())
 }
 

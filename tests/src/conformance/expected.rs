@@ -42,6 +42,8 @@ pub const VERDICTS: &[Verdict] = &[
 pub enum Reason {
     /// The endpoint is dialled once the application is connected.
     DeadEndpoint,
+    /// The application's own time-outs watch its connection to the proxy.
+    TimeOuts,
     /// The connection ends in the pod, so it knows the loopback's sizes.
     Path,
     /// The connection ends in the pod, so routes are those of the proxy's own.
@@ -72,6 +74,11 @@ impl Reason {
                  endpoint that does not answer succeeds, and the connection is reset at the first read \
                  or write.",
             ),
+            Self::TimeOuts => (
+                "Time-outs of TCP watch the connection to weir",
+                "`TCP_USER_TIMEOUT` and keep-alive probes are answered by weir, in the pod. An endpoint \
+                 that is gone without a word is noticed by weir's own connection, later.",
+            ),
             Self::Path => (
                 "Sizes are those of the loopback",
                 "The application's connection ends in its own pod. What TCP derives from the path \
@@ -89,9 +96,10 @@ impl Reason {
             ),
             Self::SharedPort => (
                 "One source port reaches one proxied destination",
-                "Every proxied connection of a pod's address goes to one listener, so two of them cannot \
-                 have one source port, whatever they dialled. Only an application that binds a port \
-                 with `SO_REUSEADDR` before it connects can notice.",
+                "Every proxied connection of a pod's address goes to one listener, so two of them cannot have \
+                 one source port, whatever they dialled. An application that binds a port with \
+                 `SO_REUSEADDR` before it connects notices, and so would one with more connections at once \
+                 than there are ephemeral ports.",
             ),
             Self::Listed => (
                 "Tables of sockets show the listener",

@@ -36,6 +36,7 @@ pub const DIFFERENCES: &[Difference] = &[
     proxy(Reason::DeadEndpoint, "dead/connecting", "connect, meanwhile", "EALREADY", "OK"),
     proxy(Reason::DeadEndpoint, "uring/closed", "connect", "ECONNREFUSED", "OK"),
     proxy(Reason::DeadEndpoint, "uring/closed", "receive", "FIN", "ECONNRESET"),
+    proxy(Reason::TimeOuts, "dead/vanished", "receive", "ETIMEDOUT", "EAGAIN"),
     proxy(Reason::Path, "options/path", "TCP_MAXSEG when connected", "the network's", "larger"),
     proxy(Reason::Path, "options/path", "IP_MTU when connected", "the network's", "larger"),
     proxy(Reason::Path, "options/path", "SO_SNDBUF when connected", "the network's", "larger"),
