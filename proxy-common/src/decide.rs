@@ -74,6 +74,8 @@ reasons! {
     UnknownNetns = "unknown-netns",
     /// The socket is bound to a device that none of weir's listeners sits on.
     BoundDevice = "bound-device",
+    /// The workload has no address of the dialled family, and so no listener for it.
+    NoListener = "no-listener",
 }
 
 /// A verdict with its grounds.
@@ -120,6 +122,26 @@ pub trait Tables {
 /// Decides on a TCP connect of `workload`, whose socket lives in `netns`, to `dst`.
 #[inline(always)]
 pub fn decide<T: Tables>(
+    tables: &T,
+    workload: &Workload,
+    netns: NetnsCookie,
+    dst: Destination,
+) -> Decision {
+    let decision = by_tables(tables, workload, netns, dst);
+    // Without any listener the proxy is down, which is another matter.
+    let cut_off = decision.verdict == Verdict::Proxy
+        && workload.listeners_len != 0
+        && !workload.listens_for(&dst.addr);
+    if cut_off {
+        Decision::plain(Verdict::Deny, Reason::NoListener)
+    } else {
+        decision
+    }
+}
+
+/// What the tables say of the destination.
+#[inline(always)]
+fn by_tables<T: Tables>(
     tables: &T,
     workload: &Workload,
     netns: NetnsCookie,

@@ -4,8 +4,8 @@
 use crate::addr::{Addr, Port};
 use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId, WorkloadId};
 
-/// Listeners a workload can have: one per local IPv4 address.
-pub const LISTENERS_MAX: usize = 4;
+/// Listeners a workload can have: one per local address, IPv4 and IPv6 in turn.
+pub const LISTENERS_MAX: usize = 8;
 
 /// What the mesh does with an external destination that no rule names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +94,25 @@ impl Workload {
             found |= listener.port.0 == port.0;
         }
         found && port.0 != 0
+    }
+
+    /// Whether one of the listeners can take a connect to `addr`: a socket
+    /// reaches only addresses of the family that it dialled.
+    #[inline(always)]
+    pub fn listens_for(&self, addr: &Addr) -> bool {
+        let mut found = false;
+        for listener in &self.listeners {
+            found |= listener.takes(addr);
+        }
+        found
+    }
+}
+
+impl Listener {
+    /// Whether this is a listener, no unused slot, of the family of `addr`.
+    #[inline(always)]
+    pub const fn takes(&self, addr: &Addr) -> bool {
+        self.port.0 != 0 && self.addr.is_v4() == addr.is_v4()
     }
 }
 

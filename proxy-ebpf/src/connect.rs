@@ -7,7 +7,7 @@
 //! 1. not an enrolled netns, not TCP, or weir itself: untouched
 //! 2. forget the note of an earlier connect of this socket
 //! 3. `decide`
-//! 4. Deny: event, EPERM. Direct: untouched. Proxy: 5.
+//! 4. Deny: event, EPERM (ENETUNREACH without an address to dial from). Direct: untouched. Proxy: 5.
 //! 5. pick the listener, see that it is weir's and alive, check the quota,
 //!    note the dialled address on the socket, rewrite the destination
 //!
@@ -16,6 +16,7 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Ipv6Tuple,
 };
 use aya_ebpf::helpers::generated::{
     bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get,
@@ -23,7 +24,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, OnProxyDown,
+    Addr, Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, OnProxyDown,
     Reason, Verdict, Workload, decide,
 };
 
@@ -34,11 +35,14 @@ use crate::event::report;
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
 
+const ENETUNREACH: i32 = 101;
 const ECONNREFUSED: i32 = 111;
 
-/// Size of a tuple's IPv4 arm: it tells the look-up which family is meant.
+/// Sizes of a tuple's arms: they tell the look-up which family is meant.
 #[expect(clippy::cast_possible_truncation, reason = "the arm has 12 bytes")]
 const IPV4_TUPLE_SIZE: u32 = size_of::<Ipv4Tuple>() as u32;
+#[expect(clippy::cast_possible_truncation, reason = "the arm has 36 bytes")]
+const IPV6_TUPLE_SIZE: u32 = size_of::<Ipv6Tuple>() as u32;
 
 /// Decides on one connect; the value is the hook's return value.
 #[inline(always)]
@@ -75,6 +79,11 @@ fn finish(netns: NetnsCookie, workload: &Workload, dst: Destination, decision: &
     if decision.verdict == Verdict::Deny {
         count(Counter::Denied);
         report(netns, workload.id, dst, decision);
+        if decision.reason == Reason::NoListener {
+            // What the kernel itself says to a host without such an address.
+            // SAFETY: sets the error of this very call.
+            unsafe { bpf_set_retval(-ENETUNREACH) };
+        }
         return REFUSE;
     }
     count(Counter::Direct);
@@ -103,7 +112,7 @@ fn proxy(
     if workload.listeners_len == 0 {
         return Outcome::Done(proxy_down(workload, decision));
     }
-    let Some(listener) = pick_listener(ctx, workload) else {
+    let Some(listener) = pick_listener(ctx, workload, &dst.addr) else {
         return Outcome::Deny(Reason::BoundDevice);
     };
     if !is_alive(ctx, &listener) {
@@ -127,20 +136,17 @@ fn proxy(
     Outcome::Done(ALLOW)
 }
 
-/// The listener on the device that the socket is bound to; any, if it is bound
-/// to none. `None`: no listener sits on that device.
+/// The first listener of the dialled family, on the device that the socket is
+/// bound to if it is bound to one. `None`: no listener sits on that device.
 #[inline(always)]
-fn pick_listener(ctx: &SockAddrContext, workload: &Workload) -> Option<Listener> {
+fn pick_listener(ctx: &SockAddrContext, workload: &Workload, dialled: &Addr) -> Option<Listener> {
     // SAFETY: `sk` is a valid socket in every sock_addr hook.
     let device = unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).bound_dev_if };
-    if device == 0 {
-        return Some(workload.listeners[0]);
-    }
     let mut index = 0;
     while index < LISTENERS_MAX {
-        let listener = workload.listeners[index];
-        if listener.ifindex == device && listener.port.0 != 0 {
-            return Some(listener);
+        let listener = &workload.listeners[index];
+        if listener.takes(dialled) && (device == 0 || listener.ifindex == device) {
+            return Some(*listener);
         }
         index += 1;
     }
@@ -153,21 +159,26 @@ fn pick_listener(ctx: &SockAddrContext, workload: &Workload) -> Option<Listener>
 fn is_alive(ctx: &SockAddrContext, listener: &Listener) -> bool {
     // SAFETY: all-zero is a valid tuple.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let word = listener.addr.v4_word();
-    // SAFETY: writes to the IPv4 arm of a union that is sent as IPv4 below.
-    unsafe {
-        let v4 = &mut tuple.__bindgen_anon_1.ipv4;
-        v4.saddr = word;
-        v4.daddr = word;
-        v4.sport = 0;
-        v4.dport = listener.port.0.to_be();
-    }
+    let dport = listener.port.0.to_be();
+    let size = if listener.addr.is_v4() {
+        let word = listener.addr.v4_word();
+        // SAFETY: writes to the arm of the union that `size` tells.
+        let v4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        (v4.saddr, v4.daddr, v4.dport) = (word, word, dport);
+        IPV4_TUPLE_SIZE
+    } else {
+        let words = listener.addr.words();
+        // SAFETY: as above.
+        let v6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        (v6.saddr, v6.daddr, v6.dport) = (words, words, dport);
+        IPV6_TUPLE_SIZE
+    };
     // SAFETY: a valid context and an initialised tuple.
     let sk = unsafe {
         bpf_sk_lookup_tcp(
             ctx.as_ptr(),
             &raw mut tuple,
-            IPV4_TUPLE_SIZE,
+            size,
             i64::from(BPF_F_CURRENT_NETNS).cast_unsigned(),
             0,
         )

@@ -11,7 +11,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -49,6 +49,21 @@ pub struct LocalAddr {
     pub ifindex: u32,
     /// Whether the interface is the loopback.
     pub loopback: bool,
+    /// What can be done with it.
+    pub state: AddrState,
+}
+
+/// How far an address can be used; an IPv4 one always can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddrState {
+    /// For good.
+    Stable,
+    /// For now: a temporary or deprecated address, which the kernel takes away.
+    Passing,
+    /// Not yet: the kernel is still asking whether another host has it (RFC 4862).
+    Tentative,
+    /// Never: another host has it.
+    Duplicate,
 }
 
 /// What enrolment has to know of a namespace.
@@ -108,6 +123,10 @@ impl Netns {
     ) -> io::Result<std::net::TcpListener> {
         inside(&self.file, &home.file, || {
             let socket = stream(addr)?;
+            if addr.is_ipv6() {
+                // Each family has a listener of its own.
+                socket.set_only_v6(true)?;
+            }
             socket.set_reuse_port(true)?;
             socket.attach_filter(&from_interface(loopback))?;
             // Accepted sockets inherit these. A small answer must not wait for
@@ -158,6 +177,7 @@ fn stream(addr: SocketAddr) -> io::Result<Socket> {
 }
 
 fn view() -> io::Result<NetnsView> {
+    let states = v6_states();
     let mut view = NetnsView {
         addrs: Vec::new(),
         loopback: None,
@@ -176,13 +196,41 @@ fn view() -> io::Result<NetnsView> {
             (_, Some(v6)) => IpAddr::V6(v6.ip()),
             _ => continue,
         };
+        let known = states.iter().find(|(v6, _)| *v6 == ip);
         view.addrs.push(LocalAddr {
             ip,
             ifindex,
             loopback,
+            state: known.map_or(AddrState::Stable, |(_, state)| *state),
         });
     }
     Ok(view)
+}
+
+/// The IPv6 addresses of the namespace with their states, which `getifaddrs`
+/// does not tell. A kernel without IPv6 has no such file, and no such address.
+fn v6_states() -> Vec<(IpAddr, AddrState)> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    text.lines().filter_map(v6_state).collect()
+}
+
+/// One line: address, interface, prefix length, scope, flags, name; all numbers in hex.
+fn v6_state(line: &str) -> Option<(IpAddr, AddrState)> {
+    // From the kernel's <linux/if_addr.h>.
+    const TEMPORARY: u8 = 0x01;
+    const DUPLICATE: u8 = 0x08;
+    const DEPRECATED: u8 = 0x20;
+    const TENTATIVE: u8 = 0x40;
+    let mut fields = line.split_ascii_whitespace();
+    let bits = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let flags = u8::from_str_radix(fields.nth(3)?, 16).ok()?;
+    let state = match flags {
+        flags if flags & DUPLICATE != 0 => AddrState::Duplicate,
+        flags if flags & TENTATIVE != 0 => AddrState::Tentative,
+        flags if flags & (TEMPORARY | DEPRECATED) != 0 => AddrState::Passing,
+        _ => AddrState::Stable,
+    };
+    Some((Ipv6Addr::from_bits(bits).into(), state))
 }
 
 /// A classic filter that passes packets of one interface and drops the rest:
@@ -246,7 +294,23 @@ pub fn reset_on_close(socket: &impl AsFd) {
     let _dead = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// An IPv4 socket address out of an address and a port.
-pub fn v4(ip: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::V4(SocketAddrV4::new(ip, port))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_which_addresses_can_be_used() {
+        for (flags, state) in [
+            ("80", AddrState::Stable),
+            ("01", AddrState::Passing),
+            ("a0", AddrState::Passing),
+            ("c0", AddrState::Tentative),
+            ("c8", AddrState::Duplicate),
+        ] {
+            let line = format!("fd000010024400010000000000000007 0b 40 00 {flags}     eth0");
+            let ip = "fd00:10:244:1::7".parse().unwrap();
+            assert_eq!(v6_state(&line), Some((ip, state)), "{flags}");
+        }
+        assert_eq!(v6_state("fd00"), None);
+    }
 }

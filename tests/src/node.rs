@@ -2,7 +2,7 @@
 //! its daemon, a bpffs, and a directory for everything else.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -21,7 +21,7 @@ use crate::{names, sweep};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     bridge: String,
-    /// The first three bytes of its addresses.
+    /// The first three bytes of its IPv4 addresses; [`Network::host6`] says the IPv6 ones.
     prefix: [u8; 3],
     /// Whether the node has the address `.1` on it and routes between it and others.
     routed: bool,
@@ -70,6 +70,7 @@ impl Node {
             next_link: AtomicU32::new(1),
         };
         node.netns.sysctl("ipv4/ip_forward", "1")?;
+        node.netns.sysctl("ipv6/conf/all/forwarding", "1")?;
         // A bridge is a wire here. Where the kernel can run the node's firewall
         // on what it carries, that would count in every measurement.
         for firewall in ["iptables", "ip6tables", "arptables"] {
@@ -84,7 +85,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Where pods hang: 10.244.1.0/24.
+    /// Where pods hang: 10.244.1.0/24 and `fd00:10:244:1::/64`.
     pub fn pod_network() -> Network {
         Network {
             bridge: "pods".to_owned(),
@@ -93,7 +94,7 @@ impl Node {
         }
     }
 
-    /// The world outside the mesh: 198.51.100.0/24.
+    /// The world outside the mesh: 198.51.100.0/24 and `fd00:198:51:100::/64`.
     pub fn outside_network() -> Network {
         Network {
             bridge: "outside".to_owned(),
@@ -102,7 +103,7 @@ impl Node {
         }
     }
 
-    /// A wire of its own without a way out, 10.9.0.0/24 on each of them.
+    /// A wire of its own without a way out, 10.9.0.0/24 and `fd00:10:9:0::/64` on each of them.
     pub fn isolated_network(&self, name: &str) -> Result<Network> {
         let network = Network {
             bridge: name.to_owned(),
@@ -125,6 +126,8 @@ impl Node {
         ];
         if network.routed {
             commands.push(format!("addr add {}/24 dev {bridge}", network.host(1)));
+            let own = network.host6(1);
+            commands.push(format!("addr add {own}/64 dev {bridge} nodad"));
         }
         self.netns.ip(commands)
     }
@@ -183,6 +186,8 @@ impl Node {
             netns_name: format!("{}-{name}", self.name),
             address: network.host(host),
             gateway: network.routed.then(|| network.host(1)),
+            address6: network.host6(host),
+            gateway6: network.routed.then(|| network.host6(1)),
             bridge: network.bridge.clone(),
             link: format!("p{}", self.next_link.fetch_add(1, Ordering::Relaxed)),
             node_netns: &self.netns,
@@ -271,6 +276,17 @@ impl Network {
     pub fn host(&self, last: u8) -> Ipv4Addr {
         let [a, b, c] = self.prefix;
         Ipv4Addr::new(a, b, c, last)
+    }
+
+    /// The IPv6 address that looks like it: `fd00:10:244:1::7` beside 10.244.1.7.
+    pub fn host6(&self, last: u8) -> Ipv6Addr {
+        // The decimal digits of a byte, read as hexadecimal ones.
+        let digits = |byte: u8| {
+            let byte = u16::from(byte);
+            ((byte / 100) << 8) | ((byte / 10 % 10) << 4) | (byte % 10)
+        };
+        let [a, b, c] = self.prefix.map(digits);
+        Ipv6Addr::new(0xfd00, a, b, c, 0, 0, 0, digits(last))
     }
 }
 

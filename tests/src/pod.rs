@@ -1,7 +1,7 @@
 //! A pod: a network namespace on a wire of its node, and a cgroup.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub(crate) struct PodSpec<'a> {
     pub(crate) netns_name: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) address6: Ipv6Addr,
+    pub(crate) gateway6: Option<Ipv6Addr>,
     pub(crate) bridge: String,
     pub(crate) link: String,
     pub(crate) node_netns: &'a Netns,
@@ -36,6 +38,7 @@ pub struct Pod {
     netns: Netns,
     name: String,
     address: Ipv4Addr,
+    address6: Ipv6Addr,
     files: PathBuf,
 }
 
@@ -46,6 +49,8 @@ impl Pod {
             netns_name,
             address,
             gateway,
+            address6,
+            gateway6,
             bridge,
             link,
             node_netns,
@@ -61,9 +66,11 @@ impl Pod {
         ])?;
         let mut commands = vec![
             format!("addr add {address}/24 dev eth0"),
+            format!("addr add {address6}/64 dev eth0 nodad"),
             "link set eth0 up".to_owned(),
         ];
         commands.extend(gateway.map(|gateway| format!("route add default via {gateway}")));
+        commands.extend(gateway6.map(|gateway| format!("route add default via {gateway}")));
         netns.ip(commands)?;
         Ok(Self {
             agent: OnceLock::new(),
@@ -71,6 +78,7 @@ impl Pod {
             netns,
             name,
             address,
+            address6,
             files,
         })
     }
@@ -80,14 +88,24 @@ impl Pod {
         &self.name
     }
 
-    /// Its address.
+    /// Its IPv4 address.
     pub fn ip(&self) -> IpAddr {
         IpAddr::V4(self.address)
     }
 
-    /// A port on its address.
+    /// A port on its IPv4 address.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip(), port)
+    }
+
+    /// Its IPv6 address.
+    pub fn ip6(&self) -> IpAddr {
+        IpAddr::V6(self.address6)
+    }
+
+    /// A port on its IPv6 address.
+    pub fn at6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip6(), port)
     }
 
     /// Its network namespace.

@@ -177,42 +177,6 @@ fn a_dual_stack_socket_reaches_a_service_by_its_mapped_address() {
     assert!(fault.is(Errno::EPERM), "{fault}");
 }
 
-/// IPv6 is not governed yet: it is denied, but for the pod's own.
-#[test]
-fn native_ipv6_is_denied_but_for_loopback_and_the_own_address() {
-    let node = Node::new().unwrap();
-    let weir = Weir::start(&node).unwrap();
-    let [client, free] = node.pods(["client", "free"]).unwrap();
-    for (pod, last) in [(&client, 2), (&free, 3)] {
-        pod.netns()
-            .ip([format!("addr add fd00::{last}/64 dev eth0 nodad")])
-            .unwrap();
-        pod.agent().serve(vip("[::]:7000"), Service::Echo).unwrap();
-    }
-    weir.enroll(&client, &[]);
-    for allowed in ["[::1]:7000", "[fd00::2]:7000"] {
-        client
-            .agent()
-            .tcp6()
-            .unwrap()
-            .connect(vip(allowed))
-            .unwrap();
-    }
-    let fault = client
-        .agent()
-        .tcp6()
-        .unwrap()
-        .connect(vip("[fd00::3]:7000"))
-        .unwrap_err();
-    assert!(fault.is(Errno::EPERM), "{fault}");
-    weir.await_log(&["denial", "fd00::3"]);
-    free.agent()
-        .tcp6()
-        .unwrap()
-        .connect(vip("[fd00::2]:7000"))
-        .unwrap();
-}
-
 /// A server that speaks first needs no configuration.
 #[test]
 fn a_server_may_speak_first() {

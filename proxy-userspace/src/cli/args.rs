@@ -42,6 +42,9 @@ pub(super) struct CanaryArgs {
     pub(super) netns: PathBuf,
     /// Directory of the pod's cgroup
     pub(super) cgroup: PathBuf,
+    /// What to dial
+    #[arg(required = true)]
+    pub(super) dialled: Vec<IpAddr>,
 }
 
 /// The commands.

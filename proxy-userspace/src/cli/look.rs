@@ -174,7 +174,6 @@ fn status_text(status: &Status) -> String {
         ),
         ("listeners", dataplane.listeners.len().to_string()),
         ("UDP", dataplane.udp.clone()),
-        ("IPv6", dataplane.ipv6.clone()),
     ]);
     for program in dataplane
         .programs

@@ -179,7 +179,7 @@ fn no_runtime(error: io::Error) -> Failure {
 
 /// Says on standard output why not, because that is what the daemon reads.
 fn canary(args: &CanaryArgs, mut print: Printer<'_>) -> Result<(), Failure> {
-    run_canary(&args.netns, &args.cgroup).or_else(|why| {
+    run_canary(&args.netns, &args.cgroup, &args.dialled).or_else(|why| {
         print.out(&format!("{why}\n"))?;
         Err(Failure::Unasked(why))
     })

@@ -65,11 +65,6 @@ pub(super) fn host(text: &str) -> Option<String> {
     (lower.len() <= 253 && lower.split('.').all(label) && !numeric).then_some(lower)
 }
 
-/// An address, with an IPv4-mapped one taken for the IPv4 address it is.
-pub(super) fn address(text: &str) -> Option<IpAddr> {
-    text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
-}
-
 /// The network that `addr` is in: all bits behind `prefix` cleared.
 pub(super) fn network(addr: IpAddr, prefix: u8) -> IpAddr {
     match addr {
@@ -172,7 +167,6 @@ mod tests {
                 expected.parse::<IpAddr>().unwrap()
             );
         }
-        assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
     }
 
     #[test]

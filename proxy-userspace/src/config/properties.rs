@@ -1,7 +1,7 @@
 //! What holds for every object and every text: a document of an object is
 //! that object again, in JSON and in YAML, and no input makes weir panic.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +43,14 @@ fn labels() -> impl Strategy<Value = Labels> {
 }
 
 /// Addresses that hosts can have.
-fn address() -> impl Strategy<Value = Ipv4Addr> {
-    (0x0100_0000_u32..0x7f00_0000).prop_map(Ipv4Addr::from_bits)
+fn address() -> impl Strategy<Value = IpAddr> {
+    let v4 = (0x0100_0000_u32..0x7f00_0000).prop_map(|bits| Ipv4Addr::from_bits(bits).into());
+    let v6 = (0x2000_u128 << 112..0x4000 << 112).prop_map(|bits| Ipv6Addr::from_bits(bits).into());
+    prop_oneof![v4, v6]
 }
 
 fn addresses() -> impl Strategy<Value = Vec<IpAddr>> {
-    btree_set(address(), 1..4).prop_map(|set| set.into_iter().map(IpAddr::V4).collect())
+    btree_set(address(), 1..4).prop_map(|set| set.into_iter().collect())
 }
 
 fn port() -> impl Strategy<Value = Port> {
@@ -200,8 +202,10 @@ fn request_field(name: &str) -> RequestField {
 
 fn egress_rule() -> impl Strategy<Value = Object> {
     let host = "[a-z]{1,5}(\\.[a-z]{2,5}){0,2}";
-    let net = (address(), 0_u8..=32)
-        .prop_map(|(addr, length)| EgressTarget::Net(name::network(addr.into(), length), length));
+    let net = (address(), 0_u8..=128).prop_map(|(addr, length)| {
+        let length = if addr.is_ipv4() { length % 33 } else { length };
+        EgressTarget::Net(name::network(addr, length), length)
+    });
     let target = prop_oneof![
         host.prop_map(EgressTarget::Host),
         host.prop_map(EgressTarget::Wildcard),

@@ -207,8 +207,6 @@ pub struct DataplaneStatus {
     pub counters: BTreeMap<String, u64>,
     /// What becomes of UDP.
     pub udp: String,
-    /// What becomes of IPv6.
-    pub ipv6: String,
 }
 
 /// One kernel program.

@@ -121,7 +121,6 @@ impl Dataplane for Recorder {
     fn status(&self) -> DataplaneStatus {
         DataplaneStatus {
             udp: "not governed".to_owned(),
-            ipv6: "denied under egress: deny".to_owned(),
             ..DataplaneStatus::default()
         }
     }

@@ -1,11 +1,12 @@
 //! Verified, not assumed: a canary is a process of weir's own that joins the
-//! pod's cgroup and namespace and dials an address that nobody has. If the
-//! hooks see it, it ends at weir's listener and is greeted; if not, it fails.
+//! pod's cgroup and namespace and dials an address that nobody has, one for each
+//! family that the pod has. If the hooks see it, it ends at weir's listener and
+//! is greeted; if not, it fails.
 //!
 //! Must never send anything to an address that could be somebody's.
 
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 
-use super::pod::{CANARY_ADDR, CANARY_PORT, Enrolment, Pod};
+use super::pod::{CANARY_ADDRS, CANARY_PORT, Enrolment, Pod};
 
 /// How often every pod is verified again.
 const PERIOD: Duration = Duration::from_mins(1);
 
 /// How long a canary may take in all.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long its connect may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -92,7 +93,7 @@ fn verify(pod: &Pod) {
     let enrolment = match send(pod) {
         Ok(()) => Enrolment {
             captured: true,
-            why: "a canary came through".into(),
+            why: format!("a canary came through over {}", families(pod)),
         },
         Err(why) => Enrolment {
             captured: false,
@@ -110,6 +111,7 @@ fn send(pod: &Pod) -> Result<(), String> {
         .arg("canary")
         .arg(&pod.spec().netns)
         .arg(&pod.spec().cgroup)
+        .args(dialled(pod).map(|addr| addr.to_string()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -126,6 +128,19 @@ fn send(pod: &Pod) -> Result<(), String> {
         Ok(false) => Err(said.trim().to_owned()),
         Err(error) => Err(format!("a canary was lost: {error}")),
     }
+}
+
+/// What a canary in this pod dials: an address of each family that it has.
+fn dialled(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    CANARY_ADDRS
+        .into_iter()
+        .filter(|addr| pod.face(*addr).is_some())
+}
+
+/// The families of a pod, for people.
+fn families(pod: &Pod) -> String {
+    let named = dialled(pod).map(|addr| if addr.is_ipv4() { "IPv4" } else { "IPv6" });
+    named.collect::<Vec<_>>().join(" and ")
 }
 
 /// Waits for the canary, not for ever. Returns whether it was greeted.
@@ -145,14 +160,20 @@ fn wait(child: &mut Child) -> io::Result<bool> {
 }
 
 /// The canary itself, in a process of its own: joins the pod and dials.
-pub fn run(netns: &Path, cgroup: &Path) -> Result<(), String> {
+pub fn run(netns: &Path, cgroup: &Path, dialled: &[IpAddr]) -> Result<(), String> {
     std::fs::write(cgroup.join("cgroup.procs"), "0")
         .map_err(|error| format!("joining the pod's cgroup: {error}"))?;
     let file =
         std::fs::File::open(netns).map_err(|error| format!("opening the pod's netns: {error}"))?;
     setns(file, CloneFlags::CLONE_NEWNET)
         .map_err(|error| format!("entering the pod's netns: {error}"))?;
-    let to = SocketAddr::new(CANARY_ADDR.into(), CANARY_PORT.0);
+    dialled
+        .iter()
+        .try_for_each(|addr| dial(SocketAddr::new(*addr, CANARY_PORT.0)))
+}
+
+/// One connect, which must come to weir and look as if it came to `to`.
+fn dial(to: SocketAddr) -> Result<(), String> {
     let mut stream = TcpStream::connect_timeout(&to, CONNECT).map_err(|error| {
         format!("the connect of a canary to {to} failed ({error}): weir's hooks do not run in this cgroup, or not before another program's")
     })?;

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use proxy_common::{Decision, Destination, EgressDefault, Port, Reason, RuleId, Verdict, decide};
+use proxy_common::{
+    Addr, Decision, Destination, EgressDefault, Port, Reason, RuleId, Verdict, decide,
+};
 
 use crate::config::object::{AppProtocol, ObjectName};
 use crate::control::{ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host, Target};
@@ -50,10 +52,17 @@ fn destination(
 ) -> Result<Asked, ExplainError> {
     let unclear = |text: String| ExplainError::UnclearDestination(text);
     match &target.host {
-        Host::Address(ip) => match target.port.or_else(|| only_port_at(snapshot, *ip)) {
-            Some(port) => Ok(Asked::Address(SocketAddr::new(*ip, port.0))),
-            None => Err(unclear(format!("which port of {ip}? Write {ip}:PORT"))),
-        },
+        Host::Address(ip) => {
+            let port = target.port.or_else(|| only_port_at(snapshot, *ip));
+            let address = |port: Port| Asked::Address(SocketAddr::new(*ip, port.0));
+            let bracketed = if ip.is_ipv6() {
+                format!("[{ip}]")
+            } else {
+                ip.to_string()
+            };
+            port.map(address)
+                .ok_or_else(|| unclear(format!("which port of {ip}? Write {bracketed}:PORT")))
+        }
         Host::Name(name) => {
             let service = service_name(name, &source.name.namespace);
             let ports: Vec<&ServiceView> = snapshot
@@ -65,7 +74,7 @@ fn destination(
                 })
                 .collect();
             match (ports.as_slice(), target.port) {
-                ([view], _) => address_of(snapshot, view)
+                ([view], _) => address_of(snapshot, source, view)
                     .map(Asked::Address)
                     .ok_or_else(|| {
                         unclear(format!(
@@ -94,13 +103,13 @@ fn service_name(name: &str, namespace: &str) -> ObjectName {
     }
 }
 
-fn address_of(snapshot: &Snapshot, view: &ServiceView) -> Option<SocketAddr> {
-    let found = snapshot
-        .tables
-        .services
-        .iter()
-        .find(|(_, entry)| entry.service == view.id);
-    found.map(|(key, _)| SocketAddr::new(key.addr.to_ip(), key.port.0))
+/// A virtual address, one that the source can dial if there is one.
+fn address_of(snapshot: &Snapshot, source: &Source, view: &ServiceView) -> Option<SocketAddr> {
+    let services = snapshot.tables.services.iter();
+    let of_view = services.filter(|(_, entry)| entry.service == view.id);
+    let addresses = of_view.map(|(key, _)| SocketAddr::new(key.addr.to_ip(), key.port.0));
+    let unreachable = |addr: &SocketAddr| source.pod.face(addr.ip()).is_none();
+    addresses.min_by_key(unreachable)
 }
 
 fn only_port_at(snapshot: &Snapshot, ip: IpAddr) -> Option<Port> {
@@ -131,7 +140,10 @@ fn by_address(
     explanation.destination = addr.to_string();
     told(snapshot, &decision, explanation);
     if let Some(view) = snapshot.services.get(&decision.service) {
-        routed(source, view, query, explanation)?;
+        routed(source, view, query, &Addr::from(addr.ip()), explanation)?;
+    }
+    if decision.reason == Reason::NoListener {
+        explanation.notes.push("weir has no listener on an address of this family in the pod: connect() fails with ENETUNREACH; if the pod got its address after it was enrolled, enrol it again".into());
     }
     if decision.reason == Reason::EgressByName {
         explanation.notes.push("the proxy allows a request only if a rule names its host and the host's addresses contain this one; ask for NAME:PORT to see which rule that is".into());
@@ -158,6 +170,7 @@ fn routed(
     source: &Source,
     view: &ServiceView,
     query: &ExplainQuery,
+    dialled: &Addr,
     explanation: &mut Explanation,
 ) -> Result<(), ExplainError> {
     explanation.service = Some(view.label.to_string());
@@ -183,8 +196,8 @@ fn routed(
     let rule = view.matching(source, request);
     explanation.route_rule = rule.map(|rule| rule.label.to_string());
     explanation.endpoints = match rule {
-        None => shares(&view.all, 100),
-        Some(rule) => by_weight(rule),
+        None => shares(&view.all, 100, dialled),
+        Some(rule) => by_weight(rule, dialled),
     };
     if explanation.endpoints.is_empty() {
         explanation.notes.push(format!(
@@ -195,22 +208,23 @@ fn routed(
     Ok(())
 }
 
-fn by_weight(rule: &RuleView) -> Vec<ExplainedEndpoint> {
+fn by_weight(rule: &RuleView, dialled: &Addr) -> Vec<ExplainedEndpoint> {
     rule.subsets
         .iter()
         .zip(&rule.weights)
-        .flat_map(|(subset, weight)| shares(subset, *weight))
+        .flat_map(|(subset, weight)| shares(subset, *weight, dialled))
         .collect()
 }
 
-fn shares(subset: &Subset, percent: u32) -> Vec<ExplainedEndpoint> {
-    let count = u32::try_from(subset.endpoints.len()).unwrap_or(u32::MAX);
+fn shares(subset: &Subset, percent: u32, dialled: &Addr) -> Vec<ExplainedEndpoint> {
+    let endpoints = &subset.turns(dialled).endpoints;
+    let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
     let share = |endpoint: &std::sync::Arc<crate::snapshot::Endpoint>| ExplainedEndpoint {
         workload: endpoint.workload.to_string(),
         address: endpoint.addr,
         share: f64::from(percent) / f64::from(count),
     };
-    subset.endpoints.iter().map(share).collect()
+    endpoints.iter().map(share).collect()
 }
 
 fn headers(query: &ExplainQuery) -> Result<HeaderMap, ExplainError> {

@@ -5,17 +5,19 @@
 
 mod canary;
 mod explain;
+mod listen;
 mod pod;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 pub use canary::run as run_canary;
-pub use pod::{Admission, CANARY_ADDR, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
+pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
 
 use self::canary::Canaries;
 use crate::config::object::{LocalPod, ObjectName, Workload};
@@ -87,6 +89,7 @@ impl Node {
         warnings: &mut Vec<Warning>,
     ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
+        let settled_by = Instant::now() + listen::SETTLE;
         for (name, workload) in &objects.workloads {
             let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
                 continue;
@@ -99,7 +102,7 @@ impl Node {
                 enrolled.pods.insert(name.clone(), Arc::clone(pod));
                 continue;
             }
-            match self.enrol_one(spec, workload) {
+            match self.enrol_one(spec, workload, settled_by) {
                 Ok(newcomer) => {
                     enrolled
                         .pods
@@ -114,7 +117,12 @@ impl Node {
         Ok(enrolled)
     }
 
-    fn enrol_one(&self, spec: &LocalPod, workload: &Workload) -> Result<Newcomer, PodError> {
+    fn enrol_one(
+        &self,
+        spec: &LocalPod,
+        workload: &Workload,
+        settled_by: Instant,
+    ) -> Result<Newcomer, PodError> {
         let name = &workload.name;
         let (pod, listeners) = Pod::enrol(
             name,
@@ -122,6 +130,7 @@ impl Node {
             &workload.addresses,
             &self.home,
             self.workers.len(),
+            settled_by,
         )?;
         let mut kernel = lock(&self.kernel);
         let cgroup_error = |cause| PodError::Cgroup {

@@ -5,13 +5,15 @@
 //! connection or a listener of the pod does, and not longer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use proxy_common::{Addr, LISTENERS_MAX, Listener, Port};
+use proxy_common::{Listener, Port};
 
+use super::listen::{self, Place};
 use crate::config::object::{LocalPod, ObjectName};
 use crate::kernel::{Cgroup, KernelError};
 use crate::socket::{LocalAddr, Netns};
@@ -20,11 +22,15 @@ use crate::socket::{LocalAddr, Netns};
 /// that a pod that opens them without end harms nobody else.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// What the canary dials: the IPv4 dummy address (RFC 7600), never routed, so
-/// that a canary that is not captured reaches nobody.
-pub const CANARY_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// What the canary dials: the IPv4 dummy address (RFC 7600) and one that IPv6
+/// discards (RFC 6666), never routed, so that a canary that is not captured
+/// reaches nobody.
+pub const CANARY_ADDRS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)),
+    IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 8)),
+];
 
-/// The port that goes with it.
+/// The port that goes with them.
 pub const CANARY_PORT: Port = Port(9);
 
 /// Why a workload cannot be enrolled.
@@ -65,7 +71,7 @@ pub enum PodError {
         name: ObjectName,
     },
     /// No address to listen on.
-    #[error("workload {name}: its netns has no IPv4 address besides loopback")]
+    #[error("workload {name}: its netns has no address besides loopback and link-local ones")]
     NoAddress {
         /// The workload.
         name: ObjectName,
@@ -116,14 +122,16 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Enters the namespace and opens the listeners: one per local IPv4 address
-    /// and worker. The sockets come back in one list per worker.
+    /// Enters the namespace and opens the listeners: one per local address
+    /// and worker. The sockets come back in one list per worker. Waits for
+    /// addresses that are still being probed, but not beyond `settled_by`.
     pub fn enrol(
         name: &ObjectName,
         spec: &LocalPod,
         addresses: &[IpAddr],
         home: &Netns,
         workers: usize,
+        settled_by: Instant,
     ) -> Result<(Self, Vec<Vec<TcpListener>>), PodError> {
         let netns_error = |cause| PodError::Netns {
             name: name.clone(),
@@ -141,12 +149,12 @@ impl Pod {
             name: name.clone(),
             cause: Box::new(cause),
         })?;
-        let view = netns.look(home).map_err(netns_error)?;
+        let view = listen::settled(&netns, home, settled_by).map_err(netns_error)?;
         let loopback = view
             .loopback
             .ok_or_else(|| PodError::LoopbackDown { name: name.clone() })?;
         check_addresses(name, addresses, &view.addrs)?;
-        let on: Vec<LocalAddr> = listening_on(&view.addrs, addresses);
+        let on = listen::addresses(&view.addrs, addresses);
         if on.is_empty() {
             return Err(PodError::NoAddress { name: name.clone() });
         }
@@ -209,6 +217,14 @@ impl Pod {
         &self.listeners
     }
 
+    /// The address by which it is known in a family: `like` tells which.
+    pub fn face(&self, like: IpAddr) -> Option<IpAddr> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.addr.to_ip())
+            .find(|own| own.is_ipv4() == like.is_ipv4())
+    }
+
     /// Connections that weir serves for it now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -261,63 +277,6 @@ impl Drop for Admission {
     }
 }
 
-/// Where listeners are opened, and for whom.
-struct Place<'a> {
-    name: &'a ObjectName,
-    netns: &'a Netns,
-    home: &'a Netns,
-    loopback: u32,
-}
-
-impl Place<'_> {
-    /// One listener per address, with one socket per worker.
-    fn listen(
-        &self,
-        on: &[LocalAddr],
-        workers: usize,
-    ) -> Result<(Vec<Listener>, Vec<Vec<TcpListener>>), PodError> {
-        let mut sockets: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut listeners = Vec::new();
-        for addr in on {
-            let bound = self.share(SocketAddr::new(addr.ip, 0), &mut sockets)?;
-            listeners.push(Listener {
-                addr: Addr::from(addr.ip),
-                ifindex: addr.ifindex,
-                port: Port(bound.port()),
-                pad: 0,
-            });
-        }
-        #[cfg(feature = "redirect")]
-        if let Some(addr) = crate::proxy::redirect::address() {
-            self.share(addr, &mut sockets)?;
-        }
-        Ok((listeners, sockets))
-    }
-
-    /// Opens `addr` once for each worker; the first socket settles the port.
-    fn share(
-        &self,
-        addr: SocketAddr,
-        sockets: &mut [Vec<TcpListener>],
-    ) -> Result<SocketAddr, PodError> {
-        let mut bound = addr;
-        for worker in sockets {
-            let error = |cause| PodError::Listen {
-                name: self.name.clone(),
-                addr: bound,
-                cause,
-            };
-            let socket = self
-                .netns
-                .listen(self.home, bound, self.loopback)
-                .map_err(error)?;
-            bound = socket.local_addr().map_err(error)?;
-            worker.push(socket);
-        }
-        Ok(bound)
-    }
-}
-
 /// Addresses that a Workload claims must be its netns's own: else it would
 /// speak for somebody else.
 fn check_addresses(
@@ -340,22 +299,4 @@ fn check_addresses(
             found: found.join(", "),
         })
     })
-}
-
-/// Where to listen: the claimed addresses first (they are the pod's face), then
-/// the other IPv4 ones, as many as the kernel's table has room for.
-fn listening_on(found: &[LocalAddr], claimed: &[IpAddr]) -> Vec<LocalAddr> {
-    let mut on: Vec<LocalAddr> = found
-        .iter()
-        .filter(|addr| !addr.loopback && addr.ip.is_ipv4())
-        .copied()
-        .collect();
-    on.sort_by_key(|addr| {
-        claimed
-            .iter()
-            .position(|claim| *claim == addr.ip)
-            .unwrap_or(usize::MAX)
-    });
-    on.truncate(LISTENERS_MAX);
-    on
 }

@@ -40,7 +40,6 @@ pub fn status(kernel: &Kernel, pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Datapla
         listeners: listeners.collect(),
         counters: counters.collect(),
         udp: "UDP is not governed: it passes as if weir were not there".into(),
-        ipv6: "native IPv6 is not routed: under egress deny it gets EPERM, except to loopback and the workload's own addresses".into(),
     }
 }
 

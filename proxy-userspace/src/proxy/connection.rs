@@ -61,9 +61,30 @@ impl Captured {
         self.admission.pod()
     }
 
-    /// Opens a connection from the pod's address.
+    /// The pod's address that a connection to `to` is opened from: the one that
+    /// was dialled from, or, where `to` cannot be reached from that (it is of the
+    /// other family, or link-local), the pod's first of the family. `None`: the
+    /// pod has none.
+    pub fn source_for(&self, to: SocketAddr) -> Option<IpAddr> {
+        let link_local = matches!(self.from, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if self.from.is_ipv4() == to.is_ipv4() && !link_local {
+            Some(self.from)
+        } else {
+            self.pod().face(to.ip())
+        }
+    }
+
+    /// Opens a connection from the pod.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        connect(self.pod(), &self.worker.home, self.from, to).await
+        let from = self.source_for(to).ok_or_else(|| {
+            let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+            let pod = &self.source.text;
+            io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                format!("{pod} has no {family} address to reach it from"),
+            )
+        })?;
+        connect(self.pod(), &self.worker.home, from, to).await
     }
 }
 
@@ -204,7 +225,7 @@ impl AsRef<TcpStream> for Dialled {
 /// Connects to the endpoint whose turn it is, or, since nothing was sent yet,
 /// to one of the others.
 async fn dial(captured: &Captured, service: &ServiceView) -> io::Result<Dialled> {
-    let pick = service.pick(&captured.source, None);
+    let pick = service.pick(&captured.source, None, &captured.flow.addr);
     let mut last = io::Error::new(io::ErrorKind::ConnectionRefused, "no endpoint is ready");
     for attempt in 0..ATTEMPTS_MAX {
         let Some(endpoint) = pick.endpoint(attempt) else {

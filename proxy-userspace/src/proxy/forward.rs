@@ -127,7 +127,7 @@ impl Connection {
     fn key(&self, to: SocketAddr) -> Key {
         Key {
             source: self.captured.flow.workload,
-            from: self.captured.from,
+            from: self.captured.source_for(to).unwrap_or(self.captured.from),
             to,
         }
     }

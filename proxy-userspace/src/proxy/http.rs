@@ -4,7 +4,7 @@
 //! the snapshot of that moment, whether and where it goes. A request is sent
 //! again only if nothing of it was sent, or if it is safe to repeat and the
 //! connection it went to had been idle (it was closing while we wrote). Must
-//! never open an upstream connection from another address than the client's.
+//! never open an upstream connection from an address of another pod.
 
 use std::cell::Cell;
 use std::io;
@@ -170,7 +170,7 @@ impl Connection {
                 let service = service.ok_or_else(|| {
                     (Refusal::NoService, format!("{} is gone", self.callee.label))
                 })?;
-                let pick = service.pick(source, Some(&view(request)));
+                let pick = service.pick(source, Some(&view(request)), &self.captured.flow.addr);
                 exchange.rule = pick.rule.map(|rule| Arc::clone(&rule.label));
                 if pick.endpoint(0).is_none() {
                     return Err((Refusal::NoEndpoint, no_endpoint(&pick, &service.label)));

@@ -1,5 +1,6 @@
 //! Upstream connections: opened inside the pod's namespace, from the address
-//! that the client dialled from, so that the endpoint sees the pod.
+//! that the client dialled from (or the pod's own of the endpoint's family), so
+//! that the endpoint sees the pod.
 //!
 //! An HTTP connection has no task of its own: whoever has a request on it
 //! drives it, so that an answer costs no detour over the scheduler.

@@ -247,7 +247,7 @@ impl Worker {
         let endpoints: HashSet<SocketAddr> = snapshot
             .services
             .values()
-            .flat_map(|service| service.all.endpoints.iter().map(|endpoint| endpoint.addr))
+            .flat_map(|service| service.all.endpoints().map(|endpoint| endpoint.addr))
             .collect();
         self.pool
             .prune(|key| snapshot.sources.contains_key(&key.source) && endpoints.contains(&key.to));

@@ -21,7 +21,7 @@ use crate::config::object::{
 };
 use crate::egress::host::{HostName, HostPattern};
 use crate::egress::policy;
-use crate::node::{CANARY_ADDR, CANARY_PORT, Pod};
+use crate::node::{CANARY_ADDRS, CANARY_PORT, Pod};
 use crate::tables::TableSet;
 
 /// Pending flows that one workload may have: what a busy pod needs many times
@@ -99,7 +99,7 @@ impl Compiler {
                 former.services.get(&id).map(Arc::as_ref),
             );
             snapshot.services.insert(id, Arc::new(view));
-            for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv4()) {
+            for ip in &service.cluster_ips {
                 let key = ServiceKey {
                     network,
                     addr: Addr::from(*ip),
@@ -114,12 +114,11 @@ impl Compiler {
         }
     }
 
-    /// What every address is. IPv6 ones are left out: until IPv6 is governed
-    /// they are external, and denied with everything external.
+    /// What every address is.
     fn addresses(&mut self, objects: &Objects, tables: &mut TableSet) {
         for service in objects.services.values() {
             let network = self.ids.network(&service.network);
-            for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv4()) {
+            for ip in &service.cluster_ips {
                 let key = AddressKey {
                     network,
                     addr: Addr::from(*ip),
@@ -131,7 +130,7 @@ impl Compiler {
         }
         for workload in objects.workloads.values() {
             let network = self.ids.network(&workload.network);
-            for ip in workload.addresses.iter().filter(|ip| ip.is_ipv4()) {
+            for ip in &workload.addresses {
                 let key = AddressKey {
                     network,
                     addr: Addr::from(*ip),
@@ -214,7 +213,7 @@ impl Compiler {
             *slot = *listener;
         }
         entry.listeners_len =
-            u16::try_from(pod.listeners().len().min(LISTENERS_MAX)).expect("at most four");
+            u16::try_from(pod.listeners().len().min(LISTENERS_MAX)).expect("at most eight");
         let netns = pod.netns().cookie();
         tables.workloads.insert(netns, entry);
         for addr in pod.local() {
@@ -287,22 +286,23 @@ fn hosts_of(target: &EgressTarget) -> Option<HostPattern> {
     }
 }
 
-/// The canary's address is a service of every network that has a pod here.
+/// The canary's addresses are a service of every network that has a pod here.
 fn canary(tables: &mut TableSet, network: proxy_common::NetworkId) {
-    let addr = Addr::from(CANARY_ADDR);
-    tables.addresses.insert(
-        AddressKey { network, addr },
-        AddressEntry::new(AddressKind::Service),
-    );
-    let key = ServiceKey {
-        network,
-        addr,
-        port: CANARY_PORT,
-        pad: 0,
-    };
-    tables
-        .services
-        .insert(key, ServiceEntry { service: CANARY });
+    for addr in CANARY_ADDRS.map(Addr::from) {
+        tables.addresses.insert(
+            AddressKey { network, addr },
+            AddressEntry::new(AddressKind::Service),
+        );
+        let key = ServiceKey {
+            network,
+            addr,
+            port: CANARY_PORT,
+            pad: 0,
+        };
+        tables
+            .services
+            .insert(key, ServiceEntry { service: CANARY });
+    }
 }
 
 /// The mesh-wide settings that hold in one namespace.

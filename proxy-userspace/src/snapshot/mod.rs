@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use proxy_common::{Port, RuleId, ServiceId, WorkloadId};
+use proxy_common::{Addr, Port, RuleId, ServiceId, WorkloadId};
 
 use crate::balance::Cycle;
 use crate::config::object::{
@@ -129,18 +129,40 @@ pub struct RuleView {
     pub subsets: Vec<Subset>,
 }
 
-/// Endpoints that take turns.
+/// Endpoints that the same labels pick.
 #[derive(Debug)]
 pub struct Subset {
-    /// The labels that pick them; empty: all of the service.
+    /// The labels; empty: all of the service.
     pub labels: Labels,
+    /// For who dialled an IPv4 address.
+    pub v4: Turns,
+    /// For who dialled an IPv6 address.
+    pub v6: Turns,
+}
+
+/// Endpoints that take turns: those with an address of one family, or, where
+/// there are none, all by their addresses of the other.
+#[derive(Debug)]
+pub struct Turns {
     /// Ready endpoints, ordered by workload name.
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// Whose turn it is.
+    /// Whose turn it is. Both families share it where both have the same workloads.
     pub position: Arc<AtomicU64>,
 }
 
-/// A ready workload behind a service port.
+impl Subset {
+    /// The endpoints for who dialled `addr`.
+    pub fn turns(&self, dialled: &Addr) -> &Turns {
+        if dialled.is_v4() { &self.v4 } else { &self.v6 }
+    }
+
+    /// Every address of every endpoint.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.v4.endpoints.iter().chain(&self.v6.endpoints)
+    }
+}
+
+/// A ready workload behind a service port, by one of its addresses.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Name of the workload.

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use proxy_common::Addr;
+
 use crate::balance::Rotation;
 use crate::config::object::{RequestField, SourceMatch, StringMatch, selects};
 
-use super::{Endpoint, RuleView, ServiceView, Source, Subset};
+use super::{Endpoint, RuleView, ServiceView, Source, Subset, Turns};
 
 /// What a rule may look at in a request.
 #[derive(Clone, Copy, Debug)]
@@ -27,37 +29,46 @@ pub struct Request<'a> {
 pub struct Pick<'a> {
     /// The rule that matched; `None`: no rule did.
     pub rule: Option<&'a RuleView>,
-    /// The endpoints that take turns.
+    /// The endpoints that its labels pick.
     pub subset: &'a Subset,
+    /// Those of them that take turns.
+    endpoints: &'a [Arc<Endpoint>],
     /// Whose turn it is; `None`: there is no ready endpoint.
     turn: Option<usize>,
 }
 
 impl<'a> Pick<'a> {
-    fn of(rule: Option<&'a RuleView>, subset: &'a Subset) -> Self {
-        let turn =
-            Rotation::over(&subset.endpoints).map(|rotation| rotation.pick(&subset.position));
-        Self { rule, subset, turn }
+    fn of(rule: Option<&'a RuleView>, subset: &'a Subset, dialled: &Addr) -> Self {
+        let Turns {
+            endpoints,
+            position,
+        } = subset.turns(dialled);
+        Self {
+            rule,
+            subset,
+            endpoints,
+            turn: Rotation::over(endpoints).map(|rotation| rotation.pick(position)),
+        }
     }
 
     /// The endpoint of the given attempt: 0 is the one whose turn it is, each
     /// further one its neighbour. `None`: every endpoint was tried, or there is none.
     pub fn endpoint(&self, attempt: usize) -> Option<&'a Arc<Endpoint>> {
-        let endpoints = &self.subset.endpoints;
+        let endpoints = self.endpoints;
         let turn = self.turn?;
         (attempt < endpoints.len()).then(|| &endpoints[(turn + attempt) % endpoints.len()])
     }
 }
 
 impl ServiceView {
-    /// Takes a turn for `request` of `source`; without a request (bytes), only
-    /// rules that look at none match.
-    pub fn pick(&self, source: &Source, request: Option<&Request<'_>>) -> Pick<'_> {
+    /// Takes a turn for `request` of `source`, which dialled `dialled`; without a
+    /// request (bytes), only rules that look at none match.
+    pub fn pick(&self, source: &Source, request: Option<&Request<'_>>, dialled: &Addr) -> Pick<'_> {
         match self.matching(source, request) {
-            None => Pick::of(None, &self.all),
+            None => Pick::of(None, &self.all, dialled),
             Some(rule) => {
                 let share = rule.cycle.pick(&rule.position);
-                Pick::of(Some(rule), &rule.subsets[share])
+                Pick::of(Some(rule), &rule.subsets[share], dialled)
             }
         }
     }

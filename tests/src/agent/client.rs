@@ -82,16 +82,25 @@ impl Agent {
         Ok(Sock { agent: self, id })
     }
 
-    /// An IPv4 TCP socket, connected to `addr`.
+    /// A TCP socket of the family of `addr`.
+    fn tcp(&self, addr: SocketAddr) -> Result<Sock<'_>, Fault> {
+        if addr.is_ipv4() {
+            self.tcp4()
+        } else {
+            self.tcp6()
+        }
+    }
+
+    /// A TCP socket of the family of `addr`, connected to it.
     pub fn dial(&self, addr: SocketAddr) -> Result<Sock<'_>, Fault> {
-        let sock = self.tcp4()?;
+        let sock = self.tcp(addr)?;
         sock.connect(addr)?;
         Ok(sock)
     }
 
-    /// An IPv4 TCP socket that listens on `addr`.
+    /// A TCP socket that listens on `addr`.
     pub fn listen(&self, addr: SocketAddr, backlog: i32) -> Result<Sock<'_>, Fault> {
-        let sock = self.tcp4()?;
+        let sock = self.tcp(addr)?;
         sock.set(SockOption::ReuseAddr)?;
         sock.bind(addr)?;
         self.call::<()>(&Op::Listen {
@@ -158,6 +167,12 @@ impl Agent {
     /// sockets: how many met which error, `EINPROGRESS` the usual one.
     pub fn flood(&self, addr: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>, Fault> {
         self.call(&Op::Flood { addr, count })
+    }
+
+    /// Opens and ends `count` short connections, some of them cut off: how many
+    /// ended in which way.
+    pub fn hammer(&self, addr: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>, Fault> {
+        self.call(&Op::Hammer { addr, count })
     }
 
     /// Closes what [`Agent::flood`] opened.

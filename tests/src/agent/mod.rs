@@ -7,6 +7,7 @@
 //! makes the calls.
 
 mod client;
+mod hammer;
 mod http;
 mod load;
 pub mod proto;

@@ -93,6 +93,11 @@ pub enum Op {
         addr: SocketAddr,
         count: u64,
     },
+    /// Short connections, a few at a time: how many ended in which way.
+    Hammer {
+        addr: SocketAddr,
+        count: u64,
+    },
     /// Closes what [`Op::Flood`] opened.
     CloseFlood,
     /// Requests one after the other on one fresh connection.
@@ -143,6 +148,8 @@ pub enum SockOption {
     /// Seconds; 0: close with RST.
     Linger(u64),
     BindToDevice(String),
+    /// `IPV6_V6ONLY`.
+    OnlyV6,
     /// For every call on the socket, in milliseconds.
     Timeout(u64),
 }
@@ -190,10 +197,10 @@ pub enum Service {
         /// The `version` of its answers.
         version: String,
     },
-    /// Answers DNS questions for A records (UDP) from a table.
+    /// Answers DNS questions for A and AAAA records (UDP) from a table.
     Dns {
         /// Names without the trailing dot.
-        records: BTreeMap<String, Vec<std::net::Ipv4Addr>>,
+        records: BTreeMap<String, Vec<std::net::IpAddr>>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use super::http;
@@ -75,8 +75,8 @@ fn whoami(name: &str, stream: &TcpStream) -> std::io::Result<()> {
     stream.write_all(format!("{name} {peer} {}", line.trim()).as_bytes())
 }
 
-/// Answers A questions; every other type with no records, every other name with NXDOMAIN.
-fn dns(socket: &UdpSocket, records: &BTreeMap<String, Vec<Ipv4Addr>>) {
+/// Answers A and AAAA questions; every other type with no records, every other name with NXDOMAIN.
+fn dns(socket: &UdpSocket, records: &BTreeMap<String, Vec<IpAddr>>) {
     let mut packet = [0; 512];
     while let Ok((len, peer)) = socket.recv_from(&mut packet) {
         if let Some(answer) = dns_answer(&packet[..len], records) {
@@ -87,7 +87,7 @@ fn dns(socket: &UdpSocket, records: &BTreeMap<String, Vec<Ipv4Addr>>) {
 }
 
 /// The answer to a question as RFC 1035 writes both; `None` if it is none.
-fn dns_answer(packet: &[u8], records: &BTreeMap<String, Vec<Ipv4Addr>>) -> Option<Vec<u8>> {
+fn dns_answer(packet: &[u8], records: &BTreeMap<String, Vec<IpAddr>>) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     let mut name = Vec::new();
     let mut at = HEADER;
@@ -105,21 +105,30 @@ fn dns_answer(packet: &[u8], records: &BTreeMap<String, Vec<Ipv4Addr>>) -> Optio
         at += len;
     }
     let question = packet.get(HEADER..at + 4)?;
-    let is_a = packet.get(at..at + 2)? == [0, 1];
+    let asked = packet.get(at..at + 2)?;
     let known = records.get(&name.join("."));
-    let addresses = known
-        .filter(|_| is_a)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    // The types A and AAAA, and the address as each writes it.
+    let written = |address: &IpAddr| match address {
+        IpAddr::V4(ip) => ([0, 1], ip.octets().to_vec()),
+        IpAddr::V6(ip) => ([0, 28], ip.octets().to_vec()),
+    };
+    let addresses: Vec<_> = known
+        .into_iter()
+        .flatten()
+        .map(written)
+        .filter(|(kind, _)| asked == kind)
+        .collect();
     let mut answer = packet.get(..2)?.to_vec();
     // A response, recursion desired and available; NXDOMAIN where the name is unknown.
     answer.extend([0x81, if known.is_some() { 0x80 } else { 0x83 }]);
     answer.extend([0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, 0, 0, 0]);
     answer.extend(question);
-    for address in addresses {
-        // The name as a pointer to the question's, type A, class IN, 1 s to live, four bytes.
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        answer.extend(address.octets());
+    for (kind, octets) in addresses {
+        // The name as a pointer to the question's, type, class IN, 1 s to live, length.
+        answer.extend([0xc0, 12]);
+        answer.extend(kind);
+        answer.extend([0, 1, 0, 0, 0, 1, 0, u8::try_from(octets.len()).ok()?]);
+        answer.extend(octets);
     }
     Some(answer)
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::load::Running;
 use super::proto::{Fault, Op};
 use super::sockets::Sockets;
-use super::{http, load, serve, sockets, storm};
+use super::{hammer, http, load, serve, sockets, storm};
 
 /// Answers requests on standard input until it ends.
 pub fn run() -> Result<()> {
@@ -72,6 +72,7 @@ impl State {
             } => value(sockets.get(sock)?.bulk(seed, send, receive)?),
             Op::Storm { dials } => value(storm::run(&dials)?),
             Op::Flood { addr, count } => value(sockets.flood(addr, count)?),
+            Op::Hammer { addr, count } => value(hammer::run(addr, count)?),
             Op::CloseFlood => {
                 sockets.close_flood();
                 value(())

@@ -108,6 +108,7 @@ impl Sock {
             SockOption::Linger(seconds) => {
                 socket.set_linger(Some(Duration::from_secs(*seconds)))?;
             }
+            SockOption::OnlyV6 => socket.set_only_v6(true)?,
             SockOption::BindToDevice(name) => socket.bind_device(Some(name.as_bytes()))?,
             SockOption::Timeout(ms) => self.set_timeout(Duration::from_millis(*ms))?,
         }

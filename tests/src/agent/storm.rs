@@ -1,6 +1,6 @@
 //! Many connections at once, each with an answer of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,10 +40,14 @@ async fn one(dial: Dial) -> StormReply {
 }
 
 async fn talk(dial: &Dial, local: &mut Option<SocketAddr>) -> Result<String, Fault> {
-    let socket = TcpSocket::new_v4()?;
+    let (socket, any) = if dial.to.is_ipv4() {
+        (TcpSocket::new_v4()?, IpAddr::from([0; 4]))
+    } else {
+        (TcpSocket::new_v6()?, IpAddr::from([0_u16; 8]))
+    };
     if let Some(port) = dial.from_port {
         socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::from(([0, 0, 0, 0], port)))?;
+        socket.bind(SocketAddr::new(any, port))?;
     }
     let mut stream = socket.connect(dial.to).await?;
     *local = Some(stream.local_addr()?);

@@ -5,6 +5,7 @@
 //! on every row in turn, so that whatever the machine does besides hits all of
 //! them. Only ratios within one run mean anything.
 
+mod connect;
 mod haproxy;
 mod load;
 mod machine;
@@ -54,15 +55,31 @@ pub(crate) struct Args {
     /// One round of one second: to see that it works.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
+    /// Only this part; all if absent.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Only these rows; all if absent.
     #[arg(long, value_enum, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<Kind>,
-    /// Where the results go as JSON.
+    /// Where the results go as JSON; the report and its plots go beside it.
     #[arg(long, value_name = "FILE", default_value = "target/bench/bench.json")]
     json: PathBuf,
 }
 
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Loads through every row, and the proxies' memory.
+    Loads,
+    /// What one connect costs, while the configuration grows.
+    Connect,
+}
+
 impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
     fn rounds(&self) -> (u32, u64) {
         if self.quick {
             (1, 1)
@@ -90,16 +107,31 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let kinds = args.rows();
     let load = machine::load();
-    let memory = measure_memory(&kinds, &plan)?;
-    let results = measure_loads(args, &kinds, &plan)?;
+    let mut memory = Vec::new();
+    let mut results = Results::default();
+    if args.wants(Part::Loads) {
+        memory = measure_memory(&kinds, &plan)?;
+        results = measure_loads(args, &kinds, &plan)?;
+    }
+    let costs = args
+        .wants(Part::Connect)
+        .then(|| connect::measure(args.rounds().0, args.quick))
+        .transpose()?;
     let of_weir = memory.iter().find(|(kind, _)| *kind == Kind::Weir);
+    let mut targets = target::all(&results, of_weir.map(|(_, memory)| *memory));
+    targets.extend(connect::targets(costs.as_ref()));
     let report = Report {
         machine: machine::describe(&testbed::weir_binary()?, load),
         rounds: args.rounds(),
-        targets: target::all(&results, of_weir.map(|(_, memory)| *memory)),
-        rows: kinds,
+        targets,
+        rows: if args.wants(Part::Loads) {
+            kinds
+        } else {
+            Vec::new()
+        },
         results,
         memory,
+        costs,
     };
     println!("\n{}", report.text());
     write(&args.json, &report)?;
@@ -121,7 +153,7 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
     ] {
         build_release(package, more)?;
     }
-    if args.rows().contains(&Kind::Redirect) {
+    if args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect) {
         let more = ["--features", "redirect", "--target-dir", REDIRECT_DIR];
         build_release("proxy-userspace", &more)?;
     }
@@ -188,9 +220,16 @@ fn write(file: &Path, report: &Report) -> Result<()> {
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     }
-    let text = serde_json::to_string_pretty(&report.json())?;
-    fs::write(&file, text + "\n")
-        .with_context(|| format!("{} cannot be written", file.display()))?;
+    let json = serde_json::to_string_pretty(&report.json())?;
+    put(&file, &(json + "\n"))?;
+    put(&file.with_extension("md"), &report.text())?;
+    for (name, plot) in report.costs.iter().flat_map(connect::files) {
+        put(&file.with_file_name(name), &plot)?;
+    }
     println!("written to {}", file.display());
     Ok(())
+}
+
+fn put(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
 }

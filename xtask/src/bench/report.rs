@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::connect::{self, Costs};
 use super::load::Load;
 use super::memory::Memory;
 use super::result::{Quantity, Results};
@@ -27,6 +28,8 @@ pub(super) struct Report {
     pub(super) results: Results,
     /// Of the proxies that were asked for.
     pub(super) memory: Vec<(Kind, Memory)>,
+    /// What one connect costs.
+    pub(super) costs: Option<Costs>,
     /// What weir is held to.
     pub(super) targets: Vec<Target>,
 }
@@ -43,10 +46,11 @@ impl Report {
             &mut text,
             format_args!("medians of {rounds} rounds, {seconds} s each load\n"),
         );
-        for load in Load::ALL {
+        let loads = Load::ALL.iter().filter(|_| !self.rows.is_empty());
+        for load in loads {
             push(
                 &mut text,
-                format_args!("\n### {}\n\n{}", load.title(), self.table(load)),
+                format_args!("\n### {}\n\n{}", load.title(), self.table(*load)),
             );
         }
         if !self.memory.is_empty() {
@@ -65,6 +69,9 @@ impl Report {
                 format_args!("\n### Memory\n\n{}", markdown(&head, rows)),
             );
         }
+        if let Some(costs) = &self.costs {
+            text += &connect::text(costs);
+        }
         let rows = self.targets.iter().map(|target| {
             let met = target
                 .is_met()
@@ -80,10 +87,12 @@ impl Report {
             &mut text,
             format_args!("\n### Targets\n\n{}", markdown(&head, rows)),
         );
-        push(
-            &mut text,
-            format_args!("\n### For the README\n\n{}", self.readme()),
-        );
+        if !self.rows.is_empty() {
+            push(
+                &mut text,
+                format_args!("\n### For the README\n\n{}", self.readme()),
+            );
+        }
         text
     }
 
@@ -211,6 +220,7 @@ impl Report {
             "secondsPerLoad": seconds,
             "loads": loads,
             "memory": memory,
+            "connect": self.costs.as_ref().map(connect::json),
             "targets": targets.collect::<Vec<_>>(),
         })
     }
@@ -244,7 +254,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 /// A Markdown table whose columns line up.
-fn markdown(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn markdown(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|title| (*title).to_owned()).collect();
     let mut lines = vec![head];
     lines.extend(rows);

@@ -111,7 +111,7 @@ impl Results {
 }
 
 /// The middle value, or the mean of the two middle ones.
-fn median(values: &[f64]) -> Option<f64> {
+pub(super) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -217,7 +217,7 @@ impl<'a> Row<'a> {
     }
 }
 
-fn own_program() -> Result<PathBuf> {
+pub(super) fn own_program() -> Result<PathBuf> {
     std::env::current_exe().context("this program has no path")
 }
 

@@ -65,6 +65,11 @@ const FOR_BENCH: &[Package] = &[
         why: "the redirect that weir is measured against",
     },
     Package {
+        command: "nft",
+        name: "nftables",
+        why: "a firewall that weir's look-ups are measured beside",
+    },
+    Package {
         command: "haproxy",
         name: "haproxy",
         why: "the proxy that weir is measured against",

@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use proxy_common::Port;
 
 use super::metadata::{Metadata, label, labels};
-use super::service::port_number;
-use super::{At, LATER, Read, Wrong};
-use crate::config::name::{address, host, network};
+use super::service::{ip_address, port_number};
+use super::{At, Read, Wrong};
+use crate::config::name::{host, network};
 use crate::config::object::{EgressProtocol, EgressRule, EgressSource, EgressTarget};
 
 /// Ports of one rule.
 const PORTS_MAX: usize = 256;
 
-const TARGET: &str = "a host name, `*.` and a domain, an IPv4 address, or a CIDR";
+/// Bits of `::ffff:0:0/96`, which holds the IPv4 addresses in IPv6 form.
+const MAPPED_LENGTH: u8 = 96;
+
+const TARGET: &str = "a host name, `*.` and a domain, an IP address, or a CIDR";
 const PROTOCOL: &str = "one of `http`, `https`, `tls`, `tcp`";
 
 pub(super) fn egress_rule(at: &At<'_>, metadata: Metadata) -> Read<EgressRule> {
@@ -56,8 +59,9 @@ fn target(at: &At<'_>) -> Read<EgressTarget> {
     if let Some((addr, prefix)) = text.split_once('/') {
         return cidr(at, addr, prefix);
     }
-    if let Some(addr) = address(text) {
-        return external(at, addr, 32);
+    if let Ok(addr) = text.parse() {
+        let addr = ip_address(at, addr);
+        return external(at, addr, full_length(addr));
     }
     if text == "*" {
         return at.wrong("a destination; to allow all of them use `egress: allow` of a MeshConfig");
@@ -70,11 +74,10 @@ fn target(at: &At<'_>) -> Read<EgressTarget> {
 }
 
 fn cidr(at: &At<'_>, addr: &str, prefix: &str) -> Read<EgressTarget> {
-    // The written family decides on the length: a mapped `/120` is no IPv4 one.
     let Ok(addr) = addr.parse::<IpAddr>() else {
         return at.wrong(TARGET);
     };
-    let full = if addr.is_ipv4() { 32 } else { 128 };
+    let full = full_length(addr);
     let digits = prefix.len() <= 3 && prefix.bytes().all(|byte| byte.is_ascii_digit());
     let length = prefix
         .parse::<u8>()
@@ -89,14 +92,20 @@ fn cidr(at: &At<'_>, addr: &str, prefix: &str) -> Read<EgressTarget> {
             "the first address of the network: {first}/{length}"
         ));
     }
+    if addr.to_canonical() != addr && length >= MAPPED_LENGTH {
+        let (addr, length) = (addr.to_canonical(), length - MAPPED_LENGTH);
+        return at.wrong(format!("the IPv4 network as such: {addr}/{length}"));
+    }
     external(at, addr, length)
 }
 
+/// Bits of an address.
+fn full_length(addr: IpAddr) -> u8 {
+    if addr.is_ipv4() { 32 } else { 128 }
+}
+
 fn external(at: &At<'_>, addr: IpAddr, length: u8) -> Read<EgressTarget> {
-    if addr.is_ipv6() {
-        return at.wrong(format!("an IPv4 destination; IPv6: {LATER}"));
-    }
-    if addr.is_loopback() || (addr.is_unspecified() && length == 32) {
+    if addr.is_loopback() || (addr.is_unspecified() && length == full_length(addr)) {
         return at.wrong("an external destination; a pod reaches itself without a rule");
     }
     Ok(EgressTarget::Net(addr, length))

@@ -6,7 +6,7 @@ use proxy_common::Port;
 
 use super::metadata::{Metadata, labels};
 use super::{At, Read, workload};
-use crate::config::name::{address, is_label};
+use crate::config::name::is_label;
 use crate::config::node::Node;
 use crate::config::object::{AppProtocol, Service, ServicePort};
 
@@ -80,16 +80,31 @@ fn addresses(one: Option<At<'_>>, list: Option<At<'_>>) -> Read<Vec<IpAddr>> {
 fn virtual_address(at: &At<'_>) -> Read<Option<IpAddr>> {
     match at.node.as_str() {
         Some("None" | "") => Ok(None),
-        _ => ipv4(at, at.text("an IPv4 address", address)?).map(Some),
+        _ => host_address(at).map(Some),
     }
 }
 
-/// An IPv4 address that can be one end of a connection between hosts.
-pub(super) fn ipv4(at: &At<'_>, address: IpAddr) -> Read<IpAddr> {
-    let IpAddr::V4(v4) = address else {
-        return at.wrong(format!("an IPv4 address; IPv6: {}", super::LATER));
+/// An IP address, aloud where an IPv4-mapped one is taken for what it maps.
+pub(super) fn ip_address(at: &At<'_>, written: IpAddr) -> IpAddr {
+    let address = written.to_canonical();
+    if address != written {
+        at.warn(format!(
+            "taken for the IPv4 address that it maps, {address}"
+        ));
+    }
+    address
+}
+
+/// An address that can be one end of a connection between hosts.
+pub(super) fn host_address(at: &At<'_>) -> Read<IpAddr> {
+    let written = at.text("an IP address", |text| text.parse().ok())?;
+    let address = ip_address(at, written);
+    let between_hosts = match address {
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
     };
-    if v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() {
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() || !between_hosts
+    {
         return at.wrong("an address that one host can be reached at from another");
     }
     Ok(address)

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use super::metadata::Metadata;
-use super::service::{distinct, ipv4};
+use super::service::{distinct, host_address};
 use super::{At, Fields, Read};
-use crate::config::name::{address, is_subdomain};
+use crate::config::name::is_subdomain;
 use crate::config::object::{LocalPod, Workload};
 
 /// Addresses of one Workload.
@@ -39,18 +39,9 @@ pub(super) fn workload(at: &At<'_>, metadata: Metadata) -> Read<Workload> {
     })
 }
 
-/// The IPv4 ones: pods have IPv6 addresses that nobody asked for.
 fn addresses(at: &At<'_>) -> Read<Vec<IpAddr>> {
-    let addresses = at.items(ADDRESSES_MAX, |at| {
-        match at.text("an IP address", address)? {
-            IpAddr::V6(_) => {
-                at.warn("IPv6 is not governed in this version: address left out");
-                Ok(None)
-            }
-            address @ IpAddr::V4(_) => ipv4(at, address).map(Some),
-        }
-    });
-    Ok(distinct(at, addresses?.into_iter().flatten()))
+    let addresses = at.items(ADDRESSES_MAX, host_address);
+    Ok(distinct(at, addresses?.into_iter()))
 }
 
 /// `spec.network`: any word; addresses mean something only within one.

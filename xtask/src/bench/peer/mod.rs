@@ -13,6 +13,8 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::connect::run_dial;
+
 /// Where the server answers HTTP with two bytes.
 pub(super) const HTTP_PORT: u16 = 8080;
 /// Where the server sends back what it gets.
@@ -41,6 +43,8 @@ pub(crate) enum Peer {
     Send(Target),
     /// Receive as much as comes through.
     Receive(Target),
+    /// Time `connect()` alone.
+    Dial(Dial),
     /// Open HTTP connections, use each once, hold them until stdin ends.
     Hold(Hold),
 }
@@ -52,6 +56,13 @@ pub(crate) struct Target {
     to: SocketAddr,
     /// For how many seconds.
     seconds: u64,
+}
+
+/// What is dialled.
+#[derive(clap::Args)]
+pub(crate) struct Dial {
+    /// The server.
+    to: SocketAddr,
 }
 
 /// How many connections to hold.
@@ -75,6 +86,11 @@ pub(crate) fn run(peer: &Peer) -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let measured = match peer {
         Peer::Serve => return server::run(),
+        Peer::Dial(dial) => {
+            let dialled = run_dial(dial.to)?;
+            println!("{}", serde_json::to_string(&dialled)?);
+            return Ok(());
+        }
         Peer::Hold(hold) => return client::hold(hold.to, hold.connections),
         Peer::Exchange(target) => client::exchange(target.to, target.time())?,
         Peer::Connect(target) => client::connect(target.to, target.time())?,

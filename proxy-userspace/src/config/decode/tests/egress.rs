@@ -8,6 +8,7 @@ use crate::config::object::{EgressProtocol, EgressTarget};
 #[test]
 fn destinations() {
     let spec = "{destination: {service: '@'}, ports: [{port: 80, protocol: http}]}";
+    let v6 = |text: &str| text.parse().unwrap();
     for (service, expected) in [
         ("httpbin.org", EgressTarget::Host("httpbin.org".into())),
         ("HTTPBin.org.", EgressTarget::Host("httpbin.org".into())),
@@ -19,11 +20,19 @@ fn destinations() {
         ),
         ("10.0.0.0/8", EgressTarget::Net([10, 0, 0, 0].into(), 8)),
         ("0.0.0.0/0", EgressTarget::Net([0, 0, 0, 0].into(), 0)),
+        ("FD00::0:1", EgressTarget::Net(v6("fd00::1"), 128)),
+        ("fd00::/8", EgressTarget::Net(v6("fd00::"), 8)),
+        ("::/0", EgressTarget::Net(v6("::"), 0)),
     ] {
-        let (object, _) = accepted(Kind::EgressRule, &spec.replace('@', service));
+        let (object, warnings) = accepted(Kind::EgressRule, &spec.replace('@', service));
         assert!(
             matches!(object, Object::EgressRule(rule) if rule.target == expected),
             "{service}"
+        );
+        assert_eq!(
+            warnings.len(),
+            usize::from(service.starts_with("::ffff")),
+            "{warnings:?}"
         );
     }
     let place = "spec.destination.service: ";
@@ -40,9 +49,13 @@ http://foo.com => "http://foo.com": expected a host name, `*.` and a domain
 10.0.0.1/33 => "10.0.0.1/33": expected a prefix length from 0 to 32
 10.0.0.1/+8 => "10.0.0.1/+8": expected a prefix length from 0 to 32
 10.1.2.3/8 => "10.1.2.3/8": expected the first address of the network: 10.0.0.0/8
-fd00::1 => "fd00::1": expected an IPv4 destination; IPv6: it comes with a later version
-fd00::/8 => "fd00::/8": expected an IPv4 destination; IPv6: it comes with a later version
-::/0 => "::/0": expected an IPv4 destination; IPv6: it comes with a later version
+fd00::1/8 => "fd00::1/8": expected the first address of the network: fd00::/8
+fd00::/129 => "fd00::/129": expected a prefix length from 0 to 128
+[fd00::1] => "[fd00::1]": expected a host name, `*.` and a domain
+fe80::1%eth0 => "fe80::1%eth0": expected a host name, `*.` and a domain
+::ffff:10.0.0.0/104 => "::ffff:10.0.0.0/104": expected the IPv4 network as such: 10.0.0.0/8
+::1 => "::1": expected an external destination; a pod reaches itself without a rule
+:: => "::": expected an external destination
 127.0.0.1 => "127.0.0.1": expected an external destination; a pod reaches itself without a rule
 0.0.0.0 => "0.0.0.0": expected an external destination
 "#,

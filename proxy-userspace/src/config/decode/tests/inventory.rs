@@ -69,9 +69,13 @@ fn services() {
     refuses(
         Kind::Service,
         r#"
-{clusterIPs: ['fd00::1']} => spec.clusterIPs[0]: "fd00::1": expected an IPv4 address; IPv6: it comes with
+{clusterIPs: ['fe80::1']} => spec.clusterIPs[0]: "fe80::1": expected an address that one host
+{clusterIPs: ['::1']} => spec.clusterIPs[0]: "::1": expected an address that one host
+{clusterIPs: ['ff02::1']} => spec.clusterIPs[0]: "ff02::1": expected an address that one host
+{clusterIPs: ['fd00::1', 'FD00:0::1']} => spec.clusterIPs: […]: expected each address once; fd00::1
+{clusterIPs: [10.0.0.1, '::ffff:10.0.0.1']} => spec.clusterIPs: […]: expected each address once; 10.0.0.1
 {clusterIP: 127.0.0.1} => spec.clusterIP: "127.0.0.1": expected an address that one host
-{clusterIPs: [10.0.0.300]} => spec.clusterIPs[0]: "10.0.0.300": expected an IPv4 address
+{clusterIPs: [10.0.0.300]} => spec.clusterIPs[0]: "10.0.0.300": expected an IP address
 {clusterIPs: [10.0.0.1, 10.0.0.1]} => spec.clusterIPs: […]: expected each address once; 10.0.0.1
 {clusterIP: 10.0.0.2, clusterIPs: [10.0.0.1]} => spec.clusterIP: "10.0.0.2": expected an address that is in
 {ports: [{}]} => spec.ports[0].port: absent: expected a port number
@@ -101,7 +105,7 @@ fn workloads() {
     warns(
         Kind::Workload,
         r"
-{addresses: [10.0.0.1, 'fd00::1']} => spec.addresses[1]: IPv6 is not governed in this version: address left out
+{addresses: ['::ffff:10.0.0.1', 'fd00::1']} => spec.addresses[0]: taken for the IPv4 address that it maps, 10.0.0.1
 ",
     );
     refuses(

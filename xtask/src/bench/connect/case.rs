@@ -1,0 +1,85 @@
+//! What is dialled, from where, and what the configuration grows by.
+
+use clap::ValueEnum;
+
+/// A connect that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Case {
+    /// By a pod that weir does not know.
+    Unenrolled,
+    /// To an external address that an egress rule opens.
+    Direct,
+    /// To an external address that none opens.
+    Deny,
+    /// To a service.
+    Proxy,
+    /// Without weir, past a chain of as many iptables rules.
+    Iptables,
+    /// Without weir, past one rule on an nftables set of that size.
+    Nftables,
+}
+
+impl Case {
+    /// Those that weir's hook runs for.
+    pub(super) const OF_WEIR: [Self; 4] = [Self::Unenrolled, Self::Direct, Self::Deny, Self::Proxy];
+
+    /// Its name in tables and plots.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Unenrolled => "not enrolled",
+            Self::Direct => "Direct",
+            Self::Deny => "Deny",
+            Self::Proxy => "Proxy",
+            Self::Iptables => "iptables rules",
+            Self::Nftables => "nftables set",
+        }
+    }
+
+    /// Its name in JSON.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::Unenrolled => "unenrolled",
+            Self::Direct => "direct",
+            Self::Deny => "deny",
+            Self::Proxy => "proxy",
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+/// What there is more and more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Axis {
+    /// Egress rules, each on a CIDR of its own.
+    Rules,
+    /// Services.
+    Services,
+    /// Enrolled workloads.
+    Workloads,
+}
+
+impl Axis {
+    /// Every axis.
+    pub(super) const ALL: [Self; 3] = [Self::Rules, Self::Services, Self::Workloads];
+
+    /// Its name in tables, plots and JSON.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Services => "services",
+            Self::Workloads => "workloads",
+        }
+    }
+
+    /// How many there are, step by step.
+    pub(super) const fn sizes(self, quick: bool) -> &'static [u32] {
+        match (self, quick) {
+            (Self::Rules, false) => &[1, 10, 100, 1_000, 10_000, 100_000],
+            (Self::Rules | Self::Services, true) => &[1, 1_000],
+            (Self::Services, false) => &[1, 10, 100, 1_000, 10_000],
+            (Self::Workloads, false) => &[1, 10, 100, 500],
+            (Self::Workloads, true) => &[1, 20],
+        }
+    }
+}

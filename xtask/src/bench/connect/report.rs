@@ -1,0 +1,195 @@
+//! The curves as tables, plots and JSON, and the targets they are held to.
+
+use serde_json::{Map, Value, json};
+
+use super::case::{Axis, Case};
+use super::plot::{Line, svg, time};
+use super::{Cost, Costs};
+use crate::bench::report::markdown;
+use crate::bench::target::{Bound, Target};
+
+/// The cases that can be on an axis, in the order of tables.
+const CASES: [Case; 6] = [
+    Case::Unenrolled,
+    Case::Direct,
+    Case::Deny,
+    Case::Proxy,
+    Case::Iptables,
+    Case::Nftables,
+];
+
+/// What is told of a connect.
+#[derive(Clone, Copy)]
+enum Side {
+    Hook,
+    Call,
+}
+
+impl Side {
+    const ALL: [Self; 2] = [Self::Hook, Self::Call];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Hook => "connect: run time of the hook",
+            Self::Call => "connect: the whole call",
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::Call => "call",
+        }
+    }
+
+    fn of(self, cost: &Cost) -> Option<f64> {
+        match self {
+            Self::Hook => cost.hook_ns,
+            Self::Call => Some(cost.call_ns),
+        }
+    }
+}
+
+/// Tables in Markdown, each with its plot.
+pub(in crate::bench) fn text(costs: &Costs) -> String {
+    let mut text = String::new();
+    for axis in Axis::ALL {
+        for side in Side::ALL {
+            let lines = lines(costs, axis, side);
+            let Some(first) = lines.first() else { continue };
+            let sizes: Vec<String> = first
+                .points
+                .iter()
+                .map(|(size, _)| format!("{size:.0}"))
+                .collect();
+            let mut head = vec![axis.title()];
+            head.extend(sizes.iter().map(String::as_str));
+            let rows = lines.iter().map(|line| {
+                let cells = line.points.iter().map(|(_, nanos)| time(*nanos));
+                std::iter::once(line.title.clone()).chain(cells).collect()
+            });
+            let (title, axis_title) = (side.title(), axis.title());
+            let (table, file) = (markdown(&head, rows), file(axis, side));
+            text.extend(
+                [
+                    &format!("\n### {title}, by {axis_title}\n\n{table}\n"),
+                    &format!("![{title}]({file})\n"),
+                ]
+                .map(String::as_str),
+            );
+        }
+    }
+    text
+}
+
+/// The plots: file names and contents.
+pub(in crate::bench) fn files(costs: &Costs) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for axis in Axis::ALL {
+        for side in Side::ALL {
+            let lines = lines(costs, axis, side);
+            if !lines.is_empty() {
+                let plot = svg(side.title(), axis.title(), &lines);
+                files.push((file(axis, side), plot));
+            }
+        }
+    }
+    files
+}
+
+fn file(axis: Axis, side: Side) -> String {
+    format!("connect-{}-{}.svg", axis.title(), side.key())
+}
+
+fn lines(costs: &Costs, axis: Axis, side: Side) -> Vec<Line> {
+    let line = |case: Case| {
+        let curve = costs.curve(axis, case)?;
+        let points: Vec<(f64, f64)> = curve
+            .iter()
+            .filter_map(|(size, cost)| Some((f64::from(*size), side.of(cost)?)))
+            .collect();
+        (!points.is_empty()).then(|| Line {
+            title: case.title().to_owned(),
+            points,
+        })
+    };
+    CASES.into_iter().filter_map(line).collect()
+}
+
+/// For programs.
+pub(in crate::bench) fn json(costs: &Costs) -> Value {
+    let mut axes = Map::new();
+    for axis in Axis::ALL {
+        let mut cases = Map::new();
+        for case in CASES {
+            let Some(curve) = costs.curve(axis, case) else {
+                continue;
+            };
+            let points: Vec<Value> = curve
+                .iter()
+                .map(|(size, cost)| {
+                    json!({
+                        "size": size,
+                        "hookNanos": cost.hook_ns,
+                        "callNanos": cost.call_ns,
+                    })
+                })
+                .collect();
+            cases.insert(case.key().to_owned(), points.into());
+        }
+        axes.insert(axis.title().to_owned(), Value::Object(cases));
+    }
+    Value::Object(axes)
+}
+
+/// What the hook is held to.
+pub(in crate::bench) fn targets(costs: Option<&Costs>) -> Vec<Target> {
+    let hook = |axis, case| -> Option<(f64, f64)> {
+        let curve = costs?.curve(axis, case)?;
+        let (first, last) = (curve.values().next()?, curve.values().last()?);
+        Some((first.hook_ns?, last.hook_ns?))
+    };
+    let largest = |case| {
+        let at = |axis| hook(axis, case).map(|(_, last)| last);
+        Axis::ALL.into_iter().filter_map(at).max_by(f64::total_cmp)
+    };
+    let growth = |axis| {
+        let of = |case| hook(axis, case).map(|(first, last)| last / first);
+        Case::OF_WEIR
+            .into_iter()
+            .filter_map(of)
+            .max_by(f64::total_cmp)
+    };
+    let target = |what, bound, measured| Target {
+        what,
+        bound: Bound::AtMost(bound),
+        measured,
+    };
+    vec![
+        target(
+            "connect, not enrolled: ns in the hook, at the worst size",
+            150.0,
+            largest(Case::Unenrolled),
+        ),
+        target(
+            "connect, Direct: ns in the hook, at the worst size",
+            600.0,
+            largest(Case::Direct),
+        ),
+        target(
+            "connect: hook at the most rules / at the fewest, worst verdict",
+            1.1,
+            growth(Axis::Rules),
+        ),
+        target(
+            "connect: hook at the most services / at the fewest, worst verdict",
+            1.1,
+            growth(Axis::Services),
+        ),
+        target(
+            "connect: hook at the most workloads / at the fewest, worst verdict",
+            1.1,
+            growth(Axis::Workloads),
+        ),
+    ]
+}
