@@ -11,6 +11,7 @@ pub mod agent;
 pub mod app;
 mod binaries;
 mod cgroup;
+pub mod conformance;
 pub mod docs;
 pub mod launch;
 mod mount;

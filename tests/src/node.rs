@@ -2,7 +2,7 @@
 //! its daemon, a bpffs, and a directory for everything else.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -147,6 +147,26 @@ impl Node {
     pub fn outside(&self, name: &str) -> Result<Pod> {
         let host = self.next_host();
         Pod::new(self.spec(&Self::outside_network(), name, host, &self.tools_cgroup))
+    }
+
+    /// A second device for a pod, `eth1`, on the outside network, with a way
+    /// through the node of its own; its address.
+    pub fn second_home(&self, pod: &Pod) -> Result<IpAddr> {
+        let network = Self::outside_network();
+        let (address, gateway) = (network.host(self.next_host()), network.host(1));
+        let link = format!("p{}", self.next_link.fetch_add(1, Ordering::Relaxed));
+        let (bridge, netns) = (&network.bridge, pod.netns().name());
+        self.netns.ip([
+            format!("link add {link} type veth peer name eth1 netns {netns}"),
+            format!("link set {link} master {bridge}"),
+            format!("link set {link} up"),
+        ])?;
+        pod.netns().ip([
+            format!("addr add {address}/24 dev eth1"),
+            "link set eth1 up".to_owned(),
+            format!("route add default via {gateway} dev eth1 metric 100"),
+        ])?;
+        Ok(address.into())
     }
 
     fn next_host(&self) -> u8 {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::agent::Agent;
 use crate::binaries::tool_binary;
@@ -159,6 +159,27 @@ impl Pod {
         let mut command = self.place().command(program)?;
         command.args(args);
         Proc::start(command, &self.files.join(format!("{}.log", self.name)))
+    }
+
+    /// Runs the testbed's program in the pod to its end, which has to come
+    /// within `limit` and be a good one; what it said.
+    pub fn run(&self, args: &[String], limit: Duration) -> Result<String> {
+        let mut command = self.place().command(&tool_binary()?)?;
+        command.args(args);
+        let log = self.files.join(format!("{}.run", self.name));
+        // The file is appended to.
+        match fs::remove_file(&log) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut process = Proc::start(command, &log)?;
+        let status = process.wait(limit)?;
+        ensure!(
+            status.success(),
+            "it ended with {status}: {}",
+            process.log()
+        );
+        Ok(process.log())
     }
 
     /// Runs one of the demo's applications in the pod and waits until it listens on `port`.

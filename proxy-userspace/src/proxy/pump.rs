@@ -10,13 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::io::{AsyncRead as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::tcp::ReadHalf;
 
 use crate::socket::reset_on_close;
 
@@ -40,23 +40,50 @@ pub struct Moved {
 /// Moves bytes until both halves have ended, or one side is reset. On an error
 /// both sockets are reset.
 pub async fn pump(mut client: TcpStream, mut upstream: TcpStream, moved: &Moved) -> io::Result<()> {
-    let ended = {
-        let (from_client, to_client) = client.split();
-        let (from_upstream, to_upstream) = upstream.split();
-        let there = half(from_client, to_upstream, &moved.sent);
-        let back = half(from_upstream, to_client, &moved.received);
-        tokio::try_join!(there, back)
-    };
+    let ended = both(&mut client, &mut upstream, moved).await;
     if ended.is_err() {
         reset_on_close(&client);
         reset_on_close(&upstream);
     }
-    ended.map(drop)
+    ended
+}
+
+/// Both directions. A socket whose half has ended is read no more, so it is
+/// watched instead: a reset would be seen only by the next write.
+async fn both(client: &mut TcpStream, upstream: &mut TcpStream, moved: &Moved) -> io::Result<()> {
+    let (from_client, to_client) = client.split();
+    let (from_upstream, to_upstream) = upstream.split();
+    let (to_client, to_upstream): (&TcpStream, &TcpStream) =
+        (to_client.as_ref(), to_upstream.as_ref());
+    let mut there = pin!(half(from_client, to_upstream, &moved.sent));
+    let mut back = pin!(half(from_upstream, to_client, &moved.received));
+    let (rest, unread) = tokio::select! {
+        ended = &mut there => {
+            ended?;
+            (back, to_client)
+        }
+        ended = &mut back => {
+            ended?;
+            (there, to_upstream)
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = rest => ended,
+        error = failed(unread) => Err(error),
+    }
+}
+
+/// The error of a socket, once it has one.
+async fn failed(socket: &TcpStream) -> io::Error {
+    match socket.ready(Interest::ERROR).await {
+        Ok(_) => io::ErrorKind::ConnectionReset.into(),
+        Err(error) => error,
+    }
 }
 
 /// One direction, to its end.
-async fn half(mut from: ReadHalf<'_>, to: WriteHalf<'_>, moved: &Cell<u64>) -> io::Result<()> {
-    let to: &TcpStream = to.as_ref();
+async fn half(mut from: ReadHalf<'_>, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
     loop {
         match poll_fn(|cx| pass(cx, &mut from, to)).await? {
             Passed::End => return finish(to),

@@ -19,6 +19,11 @@ use super::detect::{Detected, Detector};
 /// How long a client may be silent before its server is dialled.
 const GRACE: Duration = Duration::from_millis(10);
 
+/// How long a client may stop within its first word on a port that may be
+/// HTTP's or not. A request line is written in one go; whoever stops there
+/// most likely waits for its server, which must not stay without the word.
+const WORD_GRACE: Duration = Duration::from_millis(200);
+
 /// Room for the first read; most request heads fit.
 const FIRST_READ: usize = 2 * 1024;
 
@@ -70,7 +75,7 @@ pub async fn sniff<U: AsRef<TcpStream>>(
     patience: Duration,
     dial: impl AsyncFnOnce() -> io::Result<U>,
 ) -> io::Result<Sniffed<U>> {
-    let mut look = Look::new(patience);
+    let mut look = Look::new(patience, WORD_GRACE.min(patience));
     if !learned.contains(service)
         && let Ok(first) = timeout(GRACE, look.until_decided(client)).await
     {
@@ -94,7 +99,7 @@ pub async fn sniff<U: AsRef<TcpStream>>(
 /// The first bytes of a client that must speak HTTP; an error if it speaks
 /// anything else, or too slowly to tell.
 pub async fn http_prefix(client: &TcpStream, patience: Duration) -> io::Result<Bytes> {
-    let mut look = Look::new(patience);
+    let mut look = Look::new(patience, patience);
     match timeout(patience, look.until_decided(client)).await? {
         Ok(Spoken::Http) => Ok(look.prefix.freeze()),
         Ok(Spoken::Other | Spoken::Slow) => {
@@ -118,17 +123,20 @@ struct Look {
     prefix: BytesMut,
     detector: Detector,
     patience: Duration,
-    /// When an unclear beginning has been unclear for too long.
-    deadline: Option<Instant>,
+    /// The same for a first word that has not ended.
+    word_patience: Duration,
+    /// When a beginning came that is unclear.
+    unclear: Option<Instant>,
 }
 
 impl Look {
-    fn new(patience: Duration) -> Self {
+    fn new(patience: Duration, word_patience: Duration) -> Self {
         Self {
             prefix: BytesMut::new(),
             detector: Detector::default(),
             patience,
-            deadline: None,
+            word_patience,
+            unclear: None,
         }
     }
 
@@ -136,13 +144,13 @@ impl Look {
     /// was read is kept.
     async fn until_decided(&mut self, client: &TcpStream) -> io::Result<Spoken> {
         loop {
-            match self.deadline {
+            match self.deadline() {
                 None => client.readable().await?,
                 Some(deadline) => match timeout_at(deadline, client.readable()).await {
                     Ok(readable) => readable?,
                     // A method and a space are a request; anything else may be a
                     // protocol whose client now waits for its server.
-                    Err(_) if self.prefix.contains(&b' ') => return Ok(Spoken::Slow),
+                    Err(_) if self.has_word() => return Ok(Spoken::Slow),
                     Err(_) => return Ok(Spoken::Other),
                 },
             }
@@ -155,13 +163,27 @@ impl Look {
                     Detected::Http1 => return Ok(Spoken::Http),
                     Detected::NotHttp => return Ok(Spoken::Other),
                     Detected::NeedMore => {
-                        self.deadline.get_or_insert(Instant::now() + self.patience);
+                        self.unclear.get_or_insert_with(Instant::now);
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// When an unclear beginning has been unclear for too long.
+    fn deadline(&self) -> Option<Instant> {
+        let patience = if self.has_word() {
+            self.patience
+        } else {
+            self.word_patience
+        };
+        self.unclear.map(|since| since + patience)
+    }
+
+    fn has_word(&self) -> bool {
+        self.prefix.contains(&b' ')
     }
 
     fn end<U>(self, spoken: Spoken, upstream: Option<U>) -> Sniffed<U> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use testbed::app::{Listen, msgd, svca, svcb};
+use testbed::conformance::Conformance;
 use testbed::launch::Launch;
 
 #[derive(Parser)]
@@ -20,6 +21,9 @@ enum What {
     Exec(Launch),
     /// Does what comes on standard input.
     Agent,
+    /// Is one end of a case of the conformance suite.
+    #[command(subcommand)]
+    Conformance(Conformance),
     /// Makes a node with a pod, says `ready`, and waits for its end by a signal.
     Hold,
     /// The demo's svca.
@@ -59,6 +63,7 @@ fn run(what: What) -> Result<()> {
     match what {
         What::Exec(launch) => launch.run().map(|never| match never {}),
         What::Agent => testbed::agent::run(),
+        What::Conformance(part) => part.run(),
         What::Hold => hold(),
         What::Svca { listen, svcb } => block_on(svca::run(listen, svcb)),
         What::Svcb { listen, msgd } => block_on(svcb::run(listen, msgd)),

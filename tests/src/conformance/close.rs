@@ -1,0 +1,206 @@
+//! Ends: each half on its own, in order or by reset, and who hears of it.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use anyhow::Result;
+use rustix::event::PollFlags;
+use socket2::Socket;
+
+use super::Case;
+use super::call::{hear_all, heard, outcome, pattern, poll, recv, send, settle};
+use super::scene::Scene;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("close/half-by-the-application", half_by_application),
+    Case::new("close/half-by-the-peer", half_by_peer),
+    Case::new("close/unread-by-the-application", unread_by_application),
+    Case::new("close/unread-by-the-peer", unread_by_peer),
+    Case::new("close/reset-by-the-application", reset_by_application),
+    Case::new("close/reset-by-the-peer", reset_by_peer),
+    Case::new("close/data-before-a-reset", data_before_reset),
+    Case::new("close/reset-half-closed", reset_half_closed),
+    Case::new("close/write-to-a-closed-peer", write_to_closed_peer),
+    Case::new(
+        "close/peer-writes-to-a-closed-socket",
+        peer_writes_to_closed,
+    ),
+    Case::new("close/lingering", lingering),
+];
+
+const LIMIT: Duration = Duration::from_secs(3);
+const SOME: usize = 200_000;
+
+/// The application ends its half; a slow peer reads all of it and answers at length.
+fn half_by_application(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    let received = std::thread::scope(|scope| -> Result<String> {
+        let sent = scope.spawn(|| {
+            let sent = send(&socket, &pattern(SOME));
+            outcome(sent.and_then(|()| socket.shutdown(Shutdown::Write)))
+        });
+        let received = conn.hear_all(5)?;
+        let sent = sent
+            .join()
+            .map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+        scene.note("send and shutdown", sent);
+        Ok(received)
+    })?;
+    scene.note("peer receives", received);
+    scene.note("send after shutdown", outcome(send(&socket, b"?")));
+    let brief = Duration::from_millis(20);
+    scene.note("poll for IN", poll(&socket, PollFlags::IN, brief)?);
+    std::thread::scope(|scope| -> Result<()> {
+        let reader = scope.spawn(|| hear_all(&socket, Duration::from_millis(5)));
+        scene.note("peer sends", conn.say_much(SOME)?);
+        scene.note("peer closes", conn.close()?);
+        let received = reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        scene.note("receive", received);
+        Ok(())
+    })
+}
+
+/// The peer ends its half; the application reads slowly and answers.
+fn half_by_peer(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    std::thread::scope(|scope| -> Result<()> {
+        let reader = scope.spawn(|| hear_all(&socket, Duration::from_millis(5)));
+        scene.note("peer sends", conn.say_much(SOME)?);
+        scene.note("peer ends its half", conn.finish()?);
+        let received = reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        scene.note("receive", received);
+        Ok(())
+    })?;
+    scene.note("receive, once more", heard(recv(&socket, 8)));
+    scene.note("send", outcome(send(&socket, b"one more thing")));
+    scene.note("shutdown", outcome(socket.shutdown(Shutdown::Write)));
+    scene.note("peer receives", conn.hear_all(0)?);
+    Ok(())
+}
+
+/// A close with data that was not read is a reset.
+fn unread_by_application(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    conn.say(b"unread")?;
+    poll(&socket, PollFlags::IN, LIMIT)?;
+    drop(socket);
+    scene.note("peer receives", conn.hear_all(0)?);
+    Ok(())
+}
+
+/// The same at the other end.
+fn unread_by_peer(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    // Both pieces are there: the first is read, the second is not.
+    send(&socket, b"read and ")?;
+    scene.note("peer receives", conn.hear(9)?);
+    send(&socket, b"unread")?;
+    std::thread::sleep(Duration::from_millis(50));
+    conn.close()?;
+    scene.note("poll for IN", poll(&socket, PollFlags::IN, LIMIT)?);
+    scene.note("receive", heard(recv(&socket, 8)));
+    scene.note("receive, once more", heard(recv(&socket, 8)));
+    Ok(())
+}
+
+/// `SO_LINGER` with zero.
+fn reset_by_application(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    drop(socket);
+    scene.note("peer receives", conn.hear_all(0)?);
+    scene.note("peer sends", conn.say(b"?")?);
+    Ok(())
+}
+
+/// The same by the peer, seen by a sender.
+fn reset_by_peer(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    conn.abort()?;
+    poll(&socket, PollFlags::IN, LIMIT)?;
+    scene.note("send", outcome(send(&socket, b"?")));
+    scene.note("send, once more", outcome(send(&socket, b"?")));
+    scene.note("receive", heard(recv(&socket, 8)));
+    Ok(())
+}
+
+/// What came before a reset can still be read.
+fn data_before_reset(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    conn.say(b"last words")?;
+    settle(|| rustix::io::ioctl_fionread(&socket).is_ok_and(|len| len == 10));
+    conn.abort()?;
+    scene.note("poll for the reset", until_reset(&socket)?);
+    scene.note("receive", hear_all(&socket, Duration::ZERO));
+    let (socket, conn) = scene.connected()?;
+    send(&socket, b"last words")?;
+    std::thread::sleep(Duration::from_millis(50));
+    socket.set_linger(Some(Duration::ZERO))?;
+    drop(socket);
+    std::thread::sleep(Duration::from_millis(50));
+    scene.note("peer receives", conn.hear_all(0)?);
+    Ok(())
+}
+
+/// A reset of one half after the other has ended in order.
+fn reset_half_closed(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    socket.shutdown(Shutdown::Write)?;
+    scene.note("peer receives", conn.hear(8)?);
+    conn.abort()?;
+    scene.note("receive", heard(recv(&socket, 8)));
+    let (socket, conn) = scene.connected()?;
+    conn.finish()?;
+    scene.note("receive the end", heard(recv(&socket, 8)));
+    socket.set_linger(Some(Duration::ZERO))?;
+    drop(socket);
+    scene.note("peer receives then", conn.hear_all(0)?);
+    Ok(())
+}
+
+/// Until the reset that the first write meets is there.
+fn until_reset(socket: &Socket) -> Result<String> {
+    let failed = PollFlags::ERR | PollFlags::HUP;
+    Ok(poll(socket, failed, LIMIT)?)
+}
+
+/// The first write after the peer's close is taken, and answered by a reset.
+fn write_to_closed_peer(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    conn.close()?;
+    poll(&socket, PollFlags::RDHUP, LIMIT)?;
+    scene.note("send", outcome(send(&socket, b"first")));
+    scene.note("poll for the reset", until_reset(&socket)?);
+    scene.note("send, once more", outcome(send(&socket, b"second")));
+    scene.note("receive", heard(recv(&socket, 8)));
+    Ok(())
+}
+
+/// The same seen by the peer.
+fn peer_writes_to_closed(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    drop(socket);
+    scene.note("peer receives", conn.hear(8)?);
+    scene.note("peer sends", conn.say(b"first")?);
+    std::thread::sleep(Duration::from_millis(100));
+    scene.note("peer sends, once more", conn.say(b"second")?);
+    Ok(())
+}
+
+/// `SO_LINGER` with a time: the close waits until the data is taken.
+fn lingering(scene: &Scene) -> Result<()> {
+    let (socket, conn) = scene.connected()?;
+    socket.set_linger(Some(LIMIT))?;
+    send(&socket, &pattern(SOME))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let closer = scope.spawn(move || drop(socket));
+        scene.note("peer receives", conn.hear_all(0)?);
+        settle(|| closer.is_finished());
+        scene.note("close has returned", closer.is_finished().to_string());
+        Ok(())
+    })
+}

@@ -1,0 +1,109 @@
+//! "The app cannot tell": the same program, run without weir and with it.
+//!
+//! A case makes system calls as an application does and notes all that they
+//! say; [`expected`] holds what may differ under which verdict, [`compare`]
+//! finds what differs in fact. One file for each family of cases. A case must
+//! never note what two runs without weir could tell apart (times, ports,
+//! amounts that the kernel chooses), and never judge what it sees.
+
+mod call;
+mod close;
+pub mod compare;
+mod connect;
+mod dead;
+mod descriptors;
+mod events;
+pub mod expected;
+mod names;
+mod options;
+mod peer;
+mod remote;
+mod route;
+mod scene;
+mod socket_options;
+mod transfer;
+mod uring;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+pub use scene::Targets;
+
+use scene::Scene;
+
+/// One thing that an application does.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Family and name.
+    pub name: &'static str,
+    run: fn(&Scene) -> Result<()>,
+}
+
+impl Case {
+    const fn new(name: &'static str, run: fn(&Scene) -> Result<()>) -> Self {
+        Self { name, run }
+    }
+}
+
+/// Every case, in the order in which they are run.
+pub fn cases() -> impl Iterator<Item = &'static Case> {
+    [
+        connect::CASES,
+        route::CASES,
+        dead::CASES,
+        names::CASES,
+        options::CASES,
+        transfer::CASES,
+        events::CASES,
+        close::CASES,
+        descriptors::CASES,
+        uring::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// What the program inside a pod can be told.
+#[derive(Debug, clap::Subcommand)]
+pub enum Conformance {
+    /// Runs one case and prints what it saw.
+    Case {
+        /// Its name.
+        name: String,
+        /// Whom it dials.
+        #[command(flatten)]
+        targets: Box<Targets>,
+    },
+    /// Is the other end of the cases.
+    Peer {
+        /// The unix socket on which it takes requests.
+        socket: PathBuf,
+    },
+    /// Takes over a connected socket as standard input.
+    Heir,
+    /// Takes over a connected socket that comes over standard input.
+    Receiver,
+}
+
+impl Conformance {
+    /// Does it.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Case { name, targets } => run_case(&name, *targets),
+            Self::Peer { socket } => peer::serve(&socket),
+            Self::Heir => descriptors::be_heir(),
+            Self::Receiver => descriptors::be_receiver(),
+        }
+    }
+}
+
+fn run_case(name: &str, targets: Targets) -> Result<()> {
+    let case = cases()
+        .find(|case| case.name == name)
+        .with_context(|| format!("there is no case `{name}`"))?;
+    let scene = Scene::new(targets)?;
+    (case.run)(&scene)?;
+    println!("{}", scene.into_json()?);
+    Ok(())
+}
