@@ -133,11 +133,7 @@ pub fn decide<T: Tables>(
         && workload.listeners_len != 0
         && !workload.listens_for(&dst.addr);
     if cut_off {
-        Decision {
-            verdict: Verdict::Deny,
-            reason: Reason::NoListener,
-            ..decision
-        }
+        Decision::plain(Verdict::Deny, Reason::NoListener)
     } else {
         decision
     }

@@ -1,7 +1,7 @@
 //! `decide`, step by step and against a second telling of its contract.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::{hash_map, hash_set, vec};
 use proptest::prelude::*;
@@ -61,6 +61,10 @@ impl Tables for Plain {
 
 fn addr(last: u8) -> Addr {
     Ipv4Addr::new(10, 0, 0, last).into()
+}
+
+fn addr6(last: u8) -> Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).into()
 }
 
 fn workload(default: EgressDefault) -> Workload {
@@ -168,6 +172,49 @@ fn a_service_is_its_address_and_its_ports() {
 }
 
 #[test]
+fn without_a_listener_of_the_family_what_needs_the_proxy_is_denied() {
+    let mut tables = mesh();
+    tables.addresses.insert((NETWORK, addr6(2)), true);
+    let key = (NETWORK, addr6(2), Port(80));
+    tables.services.insert(key, ServiceId(9));
+    tables.addresses.insert((NETWORK, addr6(3)), false);
+    let ask6 = |addr| ask(&tables, EgressDefault::Deny, addr, 80);
+    let cut_off = spoke(Verdict::Deny, Reason::NoListener);
+    assert_eq!(ask6(addr6(2)), cut_off);
+    let direct = spoke(Verdict::Direct, Reason::Workload);
+    assert_eq!(
+        ask6(addr6(3)),
+        direct,
+        "what needs no proxy needs no listener"
+    );
+    let dst = Destination {
+        addr: addr6(2),
+        port: Port(80),
+    };
+    let mut both = workload(EgressDefault::Deny);
+    both.listeners[1] = Listener {
+        addr: addr6(1),
+        port: Port(40_001),
+        ..Listener::default()
+    };
+    assert_eq!(decide(&tables, &both, HERE, dst).verdict, Verdict::Proxy);
+    let none = Workload {
+        listeners_len: 0,
+        ..Workload::default()
+    };
+    let down = Workload {
+        network: NETWORK,
+        ..none
+    };
+    let decision = decide(&tables, &down, HERE, dst);
+    assert_eq!(
+        decision.verdict,
+        Verdict::Proxy,
+        "the proxy is down: another matter"
+    );
+}
+
+#[test]
 fn another_network_or_namespace_is_another_world() {
     let tables = mesh();
     let dst = Destination {
@@ -224,32 +271,6 @@ fn external_is_what_the_rules_and_then_the_default_say() {
 }
 
 #[test]
-fn without_a_listener_of_the_family_there_is_no_proxy() {
-    let mut tables = mesh();
-    let v6 = Addr::from("fd00::2".parse::<IpAddr>().unwrap());
-    tables.addresses.insert((NETWORK, v6), true);
-    tables
-        .services
-        .insert((NETWORK, v6, Port(80)), ServiceId(9));
-    let decision = ask(&tables, EgressDefault::Deny, v6, 80);
-    assert_eq!(
-        (decision.verdict, decision.reason),
-        (Verdict::Deny, Reason::NoListener)
-    );
-    // With no listener at all the daemon is down, and the hook knows what that means.
-    let down = Workload {
-        listeners_len: 0,
-        listeners: Default::default(),
-        ..workload(EgressDefault::Deny)
-    };
-    let dst = Destination {
-        addr: v6,
-        port: Port(80),
-    };
-    assert_eq!(decide(&tables, &down, HERE, dst).verdict, Verdict::Proxy);
-}
-
-#[test]
 fn unknown_bytes_in_a_table_close() {
     let broken = Workload {
         egress_default: 77,
@@ -265,8 +286,14 @@ fn unknown_bytes_in_a_table_close() {
     );
 }
 
-/// The contract once more, told from its end: what lets a connect pass at all.
+/// The contract once more, told from its end: what lets a connect pass at all,
+/// where the workload's one listener is of IPv4.
 fn may_pass(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Verdict> {
+    by_tables(tables, workload, dst)
+        .filter(|verdict| *verdict == Verdict::Direct || dst.addr.is_v4())
+}
+
+fn by_tables(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Verdict> {
     let (addr, port) = (dst.addr, dst.port);
     let inside =
         addr.is_loopback() || addr.is_unspecified() || tables.local.contains(&(HERE, addr));
@@ -299,7 +326,8 @@ fn may_pass(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Ver
 /// Few values, so that what is asked is often what is there.
 fn some_addr() -> impl Strategy<Value = Addr> {
     prop_oneof![
-        8 => (0_u8..6).prop_map(addr),
+        6 => (0_u8..6).prop_map(addr),
+        2 => (0_u8..6).prop_map(addr6),
         1 => Just(Ipv4Addr::LOCALHOST.into()),
         1 => Just(Addr::UNSPECIFIED),
     ]

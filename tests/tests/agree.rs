@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -54,6 +54,12 @@ fn elsewhere(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(203, 0, 113, last)
 }
 
+/// The address of IPv6 that looks like it: what holds for one is asked of both.
+fn in_v6(ip: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = ip.octets().map(u16::from);
+    Ipv6Addr::new(0xfd00, 0x113, 0, 0, 0, 0, a << 8 | b, c << 8 | d)
+}
+
 fn services(dice: &mut Dice) -> String {
     let mut documents = String::new();
     for index in 0..4 {
@@ -70,9 +76,10 @@ fn services(dice: &mut Dice) -> String {
 apiVersion: v1
 kind: Service
 metadata: {{ name: s{index}, labels: {{ made: by-dice }} }}
-spec: {{ clusterIPs: [{}], ports: [{ports} {{ name: last, port: 9 }}] }}
+spec: {{ clusterIPs: [{}, '{}'], ports: [{ports} {{ name: last, port: 9 }}] }}
 ",
-            virtual_address(index)
+            virtual_address(index),
+            in_v6(virtual_address(index))
         )
         .unwrap();
     }
@@ -89,8 +96,9 @@ fn workloads(dice: &mut Dice) -> String {
 apiVersion: weir.dev/v1
 kind: Workload
 metadata: {{ name: w{index}, labels: {{ made: by-dice }} }}
-spec: {{ addresses: [{address}] }}
-"
+spec: {{ addresses: [{address}, '{}'] }}
+",
+            in_v6(address)
         )
         .unwrap();
     }
@@ -108,10 +116,14 @@ fn rules(dice: &mut Dice) -> String {
             let bits = dice.one_of(&[24_u32, 28, 30, 31, 32]);
             let host = u32::from(elsewhere(dice.last_byte()));
             let net = Ipv4Addr::from(host & (u32::MAX << (32 - bits)));
-            format!("{net}/{bits}")
+            match dice.below(5) {
+                0 => "\"::/0\"".to_owned(),
+                1 | 2 => format!("\"{}/{}\"", in_v6(net), bits + 96),
+                _ => format!("{net}/{bits}"),
+            }
         };
         let port = dice.port();
-        let by_name = target.starts_with('"');
+        let by_name = target.contains('*');
         let protocol = if by_name || port.is_multiple_of(2) {
             "http"
         } else {
@@ -145,12 +157,22 @@ fn destination(dice: &mut Dice, client: &Pod) -> SocketAddr {
         0..3 => virtual_address(last),
         3..6 => elsewhere(last),
         6 => elsewhere(16 + last % 4),
-        _ => match client.ip() {
-            IpAddr::V4(own) if last.is_multiple_of(2) => own,
-            _ => Ipv4Addr::LOCALHOST,
-        },
+        _ => {
+            let own = [
+                client.ip(),
+                client.ip6(),
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ];
+            return SocketAddr::new(dice.one_of(&own), dice.port());
+        }
     };
-    SocketAddr::new(ip.into(), dice.port())
+    let ip = match dice.below(5) {
+        0 | 1 => in_v6(ip).into(),
+        2 => ip.to_ipv6_mapped().into(),
+        _ => ip.into(),
+    };
+    SocketAddr::new(ip, dice.port())
 }
 
 /// Dials random destinations, and holds each connect against what `weir explain`
@@ -177,7 +199,8 @@ fn dial_all(
         direct += u64::from(said["verdict"] == "direct");
         if denied {
             let reason = said["reason"].as_str().unwrap().to_owned();
-            *denials.entry((addr.to_string(), reason)).or_default() += 1;
+            let told = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            *denials.entry((told.to_string(), reason)).or_default() += 1;
         }
     }
     let after = outcomes(weir);
@@ -200,7 +223,10 @@ fn the_hook_does_what_explain_says() {
     let mut dice = Dice { state: seed };
     let node = Node::new().unwrap();
     node.netns()
-        .ip(["route add local 203.0.113.0/24 dev lo"])
+        .ip([
+            "route add local 203.0.113.0/24 dev lo",
+            "route add local fd00:113::/32 dev lo",
+        ])
         .unwrap();
     let weir = Weir::start(&node).unwrap();
     let client = node.pod("client").unwrap();

@@ -1,30 +1,20 @@
-//! IPv6 and dual stack: what holds for IPv4 holds for IPv6, and the two meet in one service.
+//! IPv6: what holds for IPv4 holds for IPv6.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use testbed::agent::HttpRequest;
 use testbed::agent::proto::{Dial, Service, SockOption};
-use testbed::agent::{HttpRequest, Load};
-use testbed::docs::{egress_rule, route_rule, service};
+use testbed::docs::{egress_rule, service};
 use testbed::{Fault, Network, Node, Pod, Weir, WeirOptions, eventually};
 
 const BYTES: &str = "[fd00:96::1]:80";
 const WEB: &str = "[fd00:96::2]:80";
-const WEB4: &str = "10.96.0.2:80";
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
-}
-
-/// Enrolls a pod with both of its addresses, as `weir enroll` finds them.
-fn enroll(weir: &Weir<'_>, pod: &Pod, labels: &[&str]) {
-    let netns = pod.netns().path().display().to_string();
-    let cgroup = pod.cgroup().display().to_string();
-    let mut args = vec!["enroll", pod.name(), "--netns", &netns, "--cgroup", &cgroup];
-    args.extend(labels.iter().flat_map(|label| ["-l", *label]));
-    weir.ok(&args);
 }
 
 fn whoami(pod: &Pod, at: SocketAddr) {
@@ -41,7 +31,7 @@ fn http(pod: &Pod, at: SocketAddr, version: &str) {
 }
 
 /// A client, and two servers behind a service of bytes (Whoami on 8000) and one
-/// whose protocol is detected (HTTP on 8080, with addresses of both families).
+/// whose protocol is detected (HTTP on 8080).
 fn mesh(node: &Node) -> (Weir<'_>, Pod, [Pod; 2]) {
     mesh_with(node, Vec::new())
 }
@@ -56,13 +46,13 @@ fn mesh_with(node: &Node, args: Vec<String>) -> (Weir<'_>, Pod, [Pod; 2]) {
     for (pod, version) in [(&one, "v1"), (&two, "v2")] {
         whoami(pod, pod.at6(8000));
         http(pod, addr("[::]:8080"), version);
-        enroll(&weir, pod, &["app=s", &format!("version={version}")]);
+        weir.enroll_found(pod, &["app=s", &format!("version={version}")]);
     }
-    enroll(&weir, &client, &["app=c"]);
+    weir.enroll_found(&client, &["app=c"]);
     let bytes = ["name: tcp, port: 80, targetPort: 8000"];
     let web = ["port: 80, targetPort: 8080"];
     weir.apply(&service("bytes", "'fd00:96::1'", "s", &bytes));
-    weir.apply(&service("web", "10.96.0.2, 'fd00:96::2'", "s", &web));
+    weir.apply(&service("web", "'fd00:96::2'", "s", &web));
     (weir, client, [one, two])
 }
 
@@ -287,28 +277,6 @@ fn a_host_rule_checks_aaaa_records() {
     is_denied(&client, near.at6(81));
 }
 
-/// A mapped destination is the IPv4 one; a socket for IPv6 alone has no way to it.
-#[test]
-fn mapped_destinations_are_ipv4() {
-    let node = Node::new().unwrap();
-    let (_weir, client, _servers) = mesh(&node);
-    let mapped = addr("[::ffff:10.96.0.2]:80");
-    let sock = client.agent().dial(mapped).unwrap();
-    assert_eq!(sock.peer_addr().unwrap(), mapped);
-    assert_eq!(sock.local_addr().unwrap().ip().to_canonical(), client.ip());
-    sock.send("GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
-        .unwrap();
-    let (said, _) = sock.recv_to_end().unwrap();
-    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
-    is_denied(&client, addr("[::ffff:198.51.100.9]:80"));
-    let sock = client.agent().tcp6().unwrap();
-    sock.set(SockOption::OnlyV6).unwrap();
-    let fault = sock.connect(mapped).unwrap_err();
-    assert!(fault.is(Errno::ENETUNREACH), "{fault}");
-    sock.connect(addr(WEB)).unwrap();
-    assert_eq!(sock.peer_addr().unwrap(), addr(WEB));
-}
-
 /// Nobody binds, joins, dials or, from outside, reaches the listener; what is
 /// the pod's own is left alone.
 #[test]
@@ -371,104 +339,6 @@ fn the_listener_is_weirs_alone_and_loopback_is_the_pods() {
         .metrics()
         .count("weir_rejected_connections_total", &reason);
     assert_eq!(turned_away, 1);
-}
-
-fn load(client: &Pod, to: &str, count: u64) -> testbed::agent::LoadReport {
-    let load = Load {
-        addr: addr(to),
-        request: HttpRequest::get("web", "/"),
-        count,
-        connections: 4,
-        pause_ms: 0,
-        pointer: String::new(),
-    };
-    let report = client.agent().load(load).unwrap();
-    assert_eq!((report.sent, report.failed()), (count, 0), "{report:?}");
-    report
-}
-
-/// Weights are exact over IPv6, and both virtual addresses of a service share
-/// one rotation.
-#[test]
-fn both_families_of_a_service_take_turns_together() {
-    let node = Node::new().unwrap();
-    let (weir, client, _servers) = mesh(&node);
-    let mixed = || {
-        let turns: Vec<_> = (0..10)
-            .map(|n| load(&client, [WEB, WEB4][n % 2], 10))
-            .collect();
-        turns.iter().map(|report| report.version("v1")).sum::<u64>()
-    };
-    let v1 = mixed();
-    assert!((49..=51).contains(&v1), "{v1} of 100 without a rule");
-    weir.apply(&route_rule("web", "web", &[("v1", 50), ("v2", 50)], ""));
-    let v1 = mixed();
-    assert!((49..=51).contains(&v1), "{v1} of 100 by the rule");
-    weir.apply(&route_rule("web", "web", &[("v1", 10), ("v2", 90)], ""));
-    assert_eq!(load(&client, WEB, 100).version("v1"), 10);
-    assert_eq!(mixed(), 10);
-}
-
-/// Where no endpoint has an address of the dialled family, those of the other
-/// serve, from the pod's address of theirs.
-#[test]
-fn endpoints_of_the_other_family_serve_where_there_are_no_others() {
-    let node = Node::new().unwrap();
-    let (weir, client, _servers) = mesh(&node);
-    let old = node.pod("old").unwrap();
-    whoami(&old, old.at(8000));
-    weir.enroll(&old, &["app=old"]);
-    let ports = ["name: tcp, port: 80, targetPort: 8000"];
-    weir.apply(&service("old", "'fd00:96::9', 10.96.0.9", "old", &ports));
-    for to in ["[fd00:96::9]:80", "10.96.0.9:80"] {
-        let said = ask(&client, addr(to)).unwrap();
-        let begins = format!("old {}:", client.ip());
-        assert!(said.starts_with(&begins), "{to}: {said}");
-    }
-    // With one that has an address of each family, that is all that is used over IPv6.
-    let new = node.pod("new").unwrap();
-    whoami(&new, new.at6(8000));
-    whoami(&new, new.at(8000));
-    enroll(&weir, &new, &["app=old"]);
-    for _ in 0..4 {
-        let said = ask(&client, addr("[fd00:96::9]:80")).unwrap();
-        assert!(
-            said.starts_with(&format!("new [{}]:", client.ip6())),
-            "{said}"
-        );
-    }
-}
-
-/// A pod without a global IPv6 address gets what the kernel says to such a host,
-/// and the denial is told; with one that is still being probed, enrolment waits.
-#[test]
-fn a_pod_without_an_address_of_the_family_is_told_so() {
-    let node = Node::new().unwrap();
-    let (weir, _client, _servers) = mesh(&node);
-    let single = node.pod("single").unwrap();
-    let del = format!("addr del {}/64 dev eth0", single.ip6());
-    single.netns().ip([del]).unwrap();
-    weir.enroll(&single, &[]);
-    let fault = single
-        .agent()
-        .dial(addr(WEB))
-        .err()
-        .expect("it has no IPv6");
-    assert!(fault.is(Errno::ENETUNREACH), "{fault}");
-    weir.await_log(&["\"denial\"", "no-listener", WEB]);
-    let told = weir.json(&["explain", "single", WEB]);
-    assert_eq!(
-        (&told["verdict"], &told["reason"]),
-        (&"deny".into(), &"no-listener".into())
-    );
-    let get = HttpRequest::get("web", "/");
-    assert_eq!(single.agent().http(addr(WEB4), get).unwrap().status, 200);
-    // A second address, with duplicate address detection this time.
-    let add = format!("addr add {}/64 dev eth0", single.ip6());
-    single.netns().ip([add]).unwrap();
-    enroll(&weir, &single, &[]);
-    let get = HttpRequest::get("web", "/");
-    assert_eq!(single.agent().http(addr(WEB), get).unwrap().status, 200);
 }
 
 /// Killed: denied stays denied, and what needs the proxy is refused at once.

@@ -1,15 +1,11 @@
 //! `weir enroll` and `weir unenroll`: a Workload without a file.
 //!
-//! Must never change the namespace of the process: a thread of its own looks
-//! into the pod and ends there.
+//! Must never write what is in force: it asks the daemon to.
 
-use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use hyper::Method;
-use nix::ifaddrs::getifaddrs;
-use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
 use super::args::{EnrollArgs, UnenrollArgs};
@@ -18,6 +14,7 @@ use super::write::{object_path, write_options};
 use super::{Failure, Session};
 use crate::admin::wire::Receipt;
 use crate::config::{Kind, ObjectName};
+use crate::socket::{AddrState, Netns};
 
 /// `weir enroll`: changes the Workload, or writes it if there is none.
 pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), Failure> {
@@ -89,33 +86,27 @@ fn addresses_in(netns: &Path) -> Result<Vec<IpAddr>, Failure> {
             netns.display()
         ))
     };
-    let file = File::open(netns).map_err(|error| failed(error.to_string()))?;
-    let look = move || -> nix::Result<Vec<IpAddr>> {
-        setns(&file, CloneFlags::CLONE_NEWNET)?;
-        let dialled = getifaddrs()?.filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address
-                .as_sockaddr_in()
-                .map(|address| IpAddr::V4(address.ip()));
-            let v6 = || {
-                address
-                    .as_sockaddr_in6()
-                    .map(|address| IpAddr::V6(address.ip()))
-            };
-            v4.or_else(v6).filter(is_dialled)
-        });
-        Ok(dialled.collect())
-    };
-    let found = std::thread::spawn(look).join();
-    let found = found.map_err(|_| failed("the look inside failed".to_owned()))?;
-    let mut found =
-        found.map_err(|errno| failed(format!("its addresses cannot be read: {errno}")))?;
+    let look = || Netns::open(netns)?.look(&Netns::current()?);
+    let view = look().map_err(|error| failed(error.to_string()))?;
+    let mut found: Vec<IpAddr> = view
+        .addrs
+        .iter()
+        .filter(|addr| stays(addr.state))
+        .map(|addr| addr.ip)
+        .collect();
+    found.retain(is_dialled);
     found.sort();
     found.dedup();
     if found.is_empty() {
         return Err(failed("no address but loopback in there".to_owned()));
     }
     Ok(found)
+}
+
+/// Whether it will still be there when weir looks again: a temporary address is
+/// replaced by others.
+fn stays(state: AddrState) -> bool {
+    matches!(state, AddrState::Stable | AddrState::Tentative)
 }
 
 /// Not loopback, not link-local: those mean another machine to everybody.

@@ -102,7 +102,7 @@ fn inherit(prefixes: &mut BTreeMap<Prefix, PortTable>) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -217,6 +217,13 @@ mod tests {
                 Just(0_u8), Just(8), Just(15), Just(16), Just(24), Just(31), Just(32)
             ])
                 .prop_map(|(b, c, d, len)| net(10, b, c, d, len)),
+            2 => (0_u16..2, 0_u16..2, prop_oneof![
+                Just(0_u8), Just(1), Just(16), Just(31), Just(96), Just(127), Just(128)
+            ])
+                .prop_map(|(a, h, len)| {
+                    let ip = IpAddr::from([a, 0, 0, 0, 0, 0, 0, h]);
+                    EgressTarget::Net(mask(Addr::from(ip), len.into()).to_ip(), len)
+                }),
             1 => Just(EgressTarget::Wildcard("example".into())),
         ]
     }
@@ -241,15 +248,19 @@ mod tests {
     }
 
     /// What the rules say, each asked for itself.
-    fn union(rules: &[EgressRule], ip: Ipv4Addr, port: Port) -> Option<EgressAction> {
+    fn union(rules: &[EgressRule], ip: IpAddr, port: Port) -> Option<EgressAction> {
         let speaks = |rule: &&EgressRule| match &rule.target {
-            EgressTarget::Net(net, len) => {
-                let std::net::IpAddr::V4(net) = net else {
-                    return false;
-                };
-                let kept = u32::MAX.checked_shl(32 - u32::from(*len)).unwrap_or(0);
-                u32::from(*net) & kept == u32::from(ip) & kept
-            }
+            EgressTarget::Net(net, len) => match (net, ip) {
+                (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                    let kept = u32::MAX.checked_shl(32 - u32::from(*len)).unwrap_or(0);
+                    u32::from(*net) & kept == u32::from(ip) & kept
+                }
+                (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                    let kept = u128::MAX.checked_shl(128 - u32::from(*len)).unwrap_or(0);
+                    u128::from(*net) & kept == u128::from(ip) & kept
+                }
+                _ => false,
+            },
             EgressTarget::Host(_) | EgressTarget::Wildcard(_) => true,
         };
         let ways = rules.iter().filter(speaks).flat_map(|rule| {
@@ -263,7 +274,7 @@ mod tests {
         #[test]
         fn one_look_up_says_what_all_rules_say(
             rules in vec(some_rule(), 0..8),
-            asked in vec(((0_u8..3, 0_u8..3, 0_u8..3), 1_u16..5), 1..20),
+            asked in vec(((any::<bool>(), 0_u8..3, 0_u8..3, 0_u8..3), 1_u16..5), 1..20),
         ) {
             let policy_set = PolicySetId(1);
             let mut tables = TableSet::default();
@@ -277,8 +288,13 @@ mod tests {
                     tables.egress_ports.insert(key, entry);
                 }
             }
-            for ((b, c, d), port) in asked {
-                let (ip, port) = (Ipv4Addr::new(10, b, c, d), Port(port));
+            for ((v4, b, c, d), port) in asked {
+                let ip = if v4 {
+                    IpAddr::from([10, b, c, d])
+                } else {
+                    IpAddr::from([b.into(), 0, 0, 0, 0, 0, c.into(), u16::from(d)])
+                };
+                let port = Port(port);
                 let found = tables
                     .egress(&EgressKey { policy_set, addr: ip.into() })
                     .and_then(|entry| {

@@ -13,17 +13,17 @@ use super::pod::PodError;
 use crate::config::object::ObjectName;
 use crate::socket::{AddrState, LocalAddr, Netns, NetnsView};
 
-/// How long enrolment waits for the kernel to find out that an IPv6 address is
-/// nobody else's; by default it takes between one and two seconds.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long the enrolments of one apply wait, together, for the kernel to find
+/// out that IPv6 addresses are nobody else's; by default it takes between one
+/// and two seconds.
+pub(super) const SETTLE: Duration = Duration::from_secs(3);
 
 /// Pause between two looks.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The namespace, once none of its addresses is tentative any more, or as it is
-/// when that takes too long: those addresses then get no listener.
-pub(super) fn settled(netns: &Netns, home: &Netns) -> io::Result<NetnsView> {
-    let deadline = Instant::now() + SETTLE;
+/// at `deadline`: those addresses then get no listener.
+pub(super) fn settled(netns: &Netns, home: &Netns, deadline: Instant) -> io::Result<NetnsView> {
     loop {
         let view = netns.look(home)?;
         let unsettled = view

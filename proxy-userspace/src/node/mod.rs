@@ -12,6 +12,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -88,6 +89,7 @@ impl Node {
         warnings: &mut Vec<Warning>,
     ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
+        let settled_by = Instant::now() + listen::SETTLE;
         for (name, workload) in &objects.workloads {
             let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
                 continue;
@@ -100,7 +102,7 @@ impl Node {
                 enrolled.pods.insert(name.clone(), Arc::clone(pod));
                 continue;
             }
-            match self.enrol_one(spec, workload) {
+            match self.enrol_one(spec, workload, settled_by) {
                 Ok(newcomer) => {
                     enrolled
                         .pods
@@ -115,7 +117,12 @@ impl Node {
         Ok(enrolled)
     }
 
-    fn enrol_one(&self, spec: &LocalPod, workload: &Workload) -> Result<Newcomer, PodError> {
+    fn enrol_one(
+        &self,
+        spec: &LocalPod,
+        workload: &Workload,
+        settled_by: Instant,
+    ) -> Result<Newcomer, PodError> {
         let name = &workload.name;
         let (pod, listeners) = Pod::enrol(
             name,
@@ -123,6 +130,7 @@ impl Node {
             &workload.addresses,
             &self.home,
             self.workers.len(),
+            settled_by,
         )?;
         let mut kernel = lock(&self.kernel);
         let cgroup_error = |cause| PodError::Cgroup {

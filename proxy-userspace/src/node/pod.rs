@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use proxy_common::{Listener, Port};
 
@@ -122,13 +123,15 @@ pub struct Pod {
 
 impl Pod {
     /// Enters the namespace and opens the listeners: one per local address
-    /// and worker. The sockets come back in one list per worker.
+    /// and worker. The sockets come back in one list per worker. Waits for
+    /// addresses that are still being probed, but not beyond `settled_by`.
     pub fn enrol(
         name: &ObjectName,
         spec: &LocalPod,
         addresses: &[IpAddr],
         home: &Netns,
         workers: usize,
+        settled_by: Instant,
     ) -> Result<(Self, Vec<Vec<TcpListener>>), PodError> {
         let netns_error = |cause| PodError::Netns {
             name: name.clone(),
@@ -146,7 +149,7 @@ impl Pod {
             name: name.clone(),
             cause: Box::new(cause),
         })?;
-        let view = listen::settled(&netns, home).map_err(netns_error)?;
+        let view = listen::settled(&netns, home, settled_by).map_err(netns_error)?;
         let loopback = view
             .loopback
             .ok_or_else(|| PodError::LoopbackDown { name: name.clone() })?;

@@ -154,3 +154,57 @@ fn rule_view(
         weights,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::object::ObjectName;
+
+    fn workload(name: &str, addresses: &[&str]) -> Workload {
+        Workload {
+            name: ObjectName::new("default", name),
+            labels: Labels::new(),
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ready: true,
+            network: String::new(),
+            node: None,
+            local: None,
+        }
+    }
+
+    fn compiled(workloads: &[Workload], former: Option<&Subset>) -> Subset {
+        let ready: Vec<_> = workloads
+            .iter()
+            .map(|workload| Ready::new(workload, Port(80)))
+            .collect();
+        subset(&Labels::new(), ready.iter(), former)
+    }
+
+    fn addresses(turns: &Turns) -> Vec<String> {
+        let endpoints = turns.endpoints.iter();
+        endpoints
+            .map(|endpoint| endpoint.addr.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn equal_families_share_their_turns_and_others_do_not() {
+        let both = workload("a", &["10.0.0.1", "fd00::1", "fd00::2"]);
+        let one = workload("b", &["10.0.0.2"]);
+        let shared = compiled(std::slice::from_ref(&both), None);
+        assert_eq!(addresses(&shared.v4), ["10.0.0.1:80"]);
+        assert_eq!(addresses(&shared.v6), ["[fd00::1]:80"]);
+        assert!(Arc::ptr_eq(&shared.v4.position, &shared.v6.position));
+        let apart = compiled(&[both.clone(), one.clone()], Some(&shared));
+        assert_eq!(addresses(&apart.v4), ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(addresses(&apart.v6), ["[fd00::1]:80"]);
+        assert!(!Arc::ptr_eq(&apart.v4.position, &apart.v6.position));
+        assert!(Arc::ptr_eq(&apart.v4.position, &shared.v4.position));
+        let later = compiled(&[both, one.clone()], Some(&apart));
+        assert!(Arc::ptr_eq(&later.v6.position, &apart.v6.position));
+        // None of the family: the other's, and its turns.
+        let other = compiled(&[one], Some(&later));
+        assert_eq!(addresses(&other.v6), ["10.0.0.2:80"]);
+        assert!(Arc::ptr_eq(&other.v4.position, &other.v6.position));
+    }
+}

@@ -111,7 +111,7 @@ impl Weir<'_> {
         admin::ask(&self.admin_socket(), method, path, media_type, body)
     }
 
-    /// Enrolls a pod under its own name.
+    /// Enrolls a pod under its own name and its IPv4 address.
     ///
     /// # Panics
     /// If that is refused.
@@ -122,6 +122,19 @@ impl Weir<'_> {
             "weir enroll {}: {output:#?}",
             pod.name()
         );
+    }
+
+    /// Enrolls a pod with all the addresses that `weir enroll` finds in it, of
+    /// both families.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn enroll_found(&self, pod: &Pod, labels: &[&str]) {
+        let netns = pod.netns().path().display().to_string();
+        let cgroup = pod.cgroup().display().to_string();
+        let mut args = vec!["enroll", pod.name(), "--netns", &netns, "--cgroup", &cgroup];
+        args.extend(labels.iter().flat_map(|label| ["-l", *label]));
+        self.ok(&args);
     }
 
     /// Enrolls a pod, which may be refused.
