@@ -14,7 +14,7 @@ use super::write::{object_path, write_options};
 use super::{Failure, Session};
 use crate::admin::wire::Receipt;
 use crate::config::{Kind, ObjectName};
-use crate::socket::{AddrState, LocalAddr, Netns};
+use crate::socket::{AddrState, Netns};
 
 /// `weir enroll`: changes the Workload, or writes it if there is none.
 pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ fn addresses_in(netns: &Path) -> Result<Vec<IpAddr>, Failure> {
     let mut found: Vec<IpAddr> = view
         .addrs
         .iter()
-        .filter(stays)
+        .filter(|addr| stays(addr.state))
         .map(|addr| addr.ip)
         .collect();
     found.retain(is_dialled);
@@ -105,8 +105,8 @@ fn addresses_in(netns: &Path) -> Result<Vec<IpAddr>, Failure> {
 
 /// Whether it will still be there when weir looks again: a temporary address is
 /// replaced by others.
-fn stays(addr: &&LocalAddr) -> bool {
-    matches!(addr.state, AddrState::Stable | AddrState::Tentative)
+fn stays(state: AddrState) -> bool {
+    matches!(state, AddrState::Stable | AddrState::Tentative)
 }
 
 /// Not loopback, not link-local: those mean another machine to everybody.
