@@ -39,11 +39,7 @@ pub struct Moved {
 
 /// Moves bytes until both halves have ended, or one side is reset. On an error
 /// both sockets are reset.
-pub async fn pump(
-    mut client: TcpStream,
-    mut upstream: TcpStream,
-    moved: &Moved,
-) -> io::Result<()> {
+pub async fn pump(mut client: TcpStream, mut upstream: TcpStream, moved: &Moved) -> io::Result<()> {
     let ended = {
         let (from_client, to_client) = client.split();
         let (from_upstream, to_upstream) = upstream.split();
@@ -84,11 +80,7 @@ enum Passed {
 /// Reads once and writes what it can. A read that does not fill the buffer has
 /// emptied the socket, and `poll_read` knows: it does not ask the kernel again
 /// before there is more.
-fn pass(
-    cx: &mut Context<'_>,
-    from: &mut ReadHalf<'_>,
-    to: &TcpStream,
-) -> Poll<io::Result<Passed>> {
+fn pass(cx: &mut Context<'_>, from: &mut ReadHalf<'_>, to: &TcpStream) -> Poll<io::Result<Passed>> {
     BUFFER.with_borrow_mut(|buffer| {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
