@@ -45,13 +45,17 @@ impl Outcome {
         self.code == 0 && self.failed == 0 && self.passed > 0
     }
 
-    /// In a table: how many passed, out of how many.
+    /// In a table: how many passed, out of how many, and which did not.
     pub(super) fn cell(&self) -> String {
         let all = self.passed + self.failed;
         match self.is_good() {
             true => format!("{all} of {all}"),
             false if all == 0 => "**did not end**".to_owned(),
-            false => format!("**{} of {all}**", self.passed),
+            false if self.failures.is_empty() => format!("**{} of {all}**", self.passed),
+            false => {
+                let failures = self.failures.join("`, `");
+                format!("**{} of {all}**, not `{failures}`", self.passed)
+            }
         }
     }
 
@@ -107,7 +111,7 @@ impl Console {
             ("end", Some(name), Some(code)) => {
                 let mut outcome = std::mem::take(&mut self.running);
                 outcome.code = code.parse().unwrap_or(-1);
-                let said = progress(name, &outcome);
+                let said = format!("{name}: {}", outcome.cell());
                 self.results.insert(name.to_owned(), outcome);
                 Some(said)
             }
@@ -119,16 +123,6 @@ impl Console {
             _ => None,
         }
     }
-}
-
-fn progress(name: &str, outcome: &Outcome) -> String {
-    let cell = outcome.cell();
-    let mut said = format!("{name}: {}", cell.trim_matches('*'));
-    for failure in &outcome.failures {
-        said.push_str("\n       failed: ");
-        said.push_str(failure);
-    }
-    said
 }
 
 #[cfg(test)]
@@ -165,7 +159,7 @@ mod tests {
         let outcome = &console.results["tcp"];
         assert!(!outcome.is_good());
         assert_eq!(outcome.failures, ["a", "b"]);
-        assert_eq!(outcome.cell(), "**6 of 8**");
+        assert_eq!(outcome.cell(), "**6 of 8**, not `a`, `b`");
         assert!(!console.is_done);
     }
 

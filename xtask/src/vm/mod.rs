@@ -23,7 +23,7 @@ use console::Console;
 use kernel::{KERNELS, Kernel};
 use machine::Content;
 use programs::Programs;
-use table::{Column, Row};
+use table::Table;
 
 /// Test programs that say nothing about a kernel, and why.
 const LEFT_OUT: [(&str, &str); 3] = [
@@ -45,8 +45,9 @@ pub(crate) struct Args {
     /// Run only this file of `tests/tests`; may be given more than once.
     #[arg(long = "test", value_name = "NAME")]
     tests: Vec<String>,
-    /// Put the table of results into docs/kernels.md.
-    #[arg(long, conflicts_with_all = ["kernels", "tests"])]
+    /// Put the results into the table of docs/kernels.md; what was not run
+    /// stays there as it is.
+    #[arg(long)]
     write_docs: bool,
 }
 
@@ -58,24 +59,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(Need::Vm)?;
     let programs = programs::build()?;
     let tests = chosen(&programs, &args.tests)?;
-    let rows: Vec<Row> = tests
-        .iter()
-        .map(|test| Row::of(test))
-        .collect::<Result<_>>()?;
     let content = Content::gather(&programs, &tests)?;
-    let mut columns = Vec::new();
+    let mut table = Table::default();
     let mut problems = Vec::new();
     for kernel in KERNELS {
         if args.kernels.is_empty() || args.kernels.iter().any(|name| name == kernel.version) {
-            let (column, found) = try_kernel(kernel, &content, &tests)?;
-            columns.push(column);
-            problems.extend(found);
+            problems.extend(try_kernel(kernel, &content, &tests, &mut table)?);
         }
     }
-    let table = table::markdown(&rows, &columns);
-    println!("\n{table}");
+    println!("\n{}", table.markdown(table::about));
     if args.write_docs {
-        table::write(&table)?;
+        table::write(table)?;
     }
     if !problems.is_empty() {
         bail!(
@@ -105,35 +99,37 @@ fn chosen<'a>(programs: &'a Programs, wanted: &'a [String]) -> Result<Vec<&'a st
     Ok(names.filter(is_chosen).collect())
 }
 
-/// Boots one kernel: its column, and what went wrong.
-fn try_kernel(kernel: Kernel, content: &Content, tests: &[&str]) -> Result<(Column, Vec<String>)> {
+/// Boots one kernel, adds to the table what it showed, and says what went wrong.
+fn try_kernel(
+    kernel: Kernel,
+    content: &Content,
+    tests: &[&str],
+    table: &mut Table,
+) -> Result<Vec<String>> {
     let unpacked = kernel.bring()?;
     let version = kernel.version;
     let log = machine::log(version);
     let console = machine::run(&unpacked, content, &log, |said| {
         println!("vm: {version}: {said}");
     });
-    let console = match console {
-        Ok(console) => console,
-        Err(error) => {
-            println!("vm: {version}: {error:#}");
-            Console::default()
-        }
+    // One that does not start keeps no other from being tried.
+    let (console, failure) = match console {
+        Ok(console) => (console, None),
+        Err(error) => (Console::default(), Some(format!("{error:#}"))),
     };
-    let mut problems: Vec<String> = problems(&console, tests)
+    table.kernel(version, &unpacked.package);
+    for test in tests {
+        table.result(test, version, console.results.get(*test));
+    }
+    let mut problems: Vec<String> = failure
         .into_iter()
+        .chain(problems(&console, tests))
         .map(|problem| format!("Linux {version}: {problem}"))
         .collect();
     if !problems.is_empty() {
         problems.push(format!("{} has all that it said", log.display()));
     }
-    let outcomes = tests.iter().map(|test| console.results.get(*test).cloned());
-    let column = Column {
-        version: version.to_owned(),
-        package: unpacked.package,
-        outcomes: outcomes.collect(),
-    };
-    Ok((column, problems))
+    Ok(problems)
 }
 
 /// Everything that is not as it should be; nothing is expected but success.
@@ -144,11 +140,8 @@ fn problems(console: &Console, tests: &[&str]) -> Vec<String> {
         match console.results.get(*test) {
             Some(outcome) if outcome.is_good() => {}
             Some(outcome) => {
-                let cell = outcome.cell();
-                let cell = cell.trim_matches('*');
-                let code = outcome.code;
-                let names = outcome.failures.join(", ");
-                problems.push(format!("{test}: {cell} (exit status {code}) {names}"));
+                let (cell, code) = (outcome.cell(), outcome.code);
+                problems.push(format!("{test}: {cell} (exit status {code})"));
             }
             None => problems.push(format!("{test}: no result")),
         }

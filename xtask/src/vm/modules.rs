@@ -24,8 +24,9 @@ pub(super) struct Module {
 pub(super) fn gather(dir: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut tree = Tree {
         files: BTreeMap::new(),
+        // Some packages come without that list; then all is expected as a module.
         built_in: fs::read_to_string(dir.join("modules.builtin"))
-            .context("the list of what is built in is missing")?
+            .unwrap_or_default()
             .lines()
             .filter_map(module_name)
             .collect(),

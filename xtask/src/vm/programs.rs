@@ -1,8 +1,8 @@
 //! The programs that run on an emulated machine: weir, the tests and their
 //! tool as they are built for this machine, and what these need.
 //!
-//! Owns how they are built, found and made small. Must never build them
-//! otherwise than `cargo xtask test` does: what is tried is what is tested here.
+//! Owns how they are built, found and made small. Must never build weir in a
+//! way that a user would not: what is tried is what runs on a node.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -35,10 +35,17 @@ pub(super) fn build() -> Result<Programs> {
     let mut built = cargo(&["test", "--no-run", "--package", "weir-tests"])?;
     let weir = match env::var_os("WEIR_BIN") {
         Some(path) => PathBuf::from(path),
-        None => cargo(&["build", "--package", "proxy-userspace", "--bin", "weir"])?
-            .binaries
-            .remove("weir")
-            .ok_or_else(|| anyhow!("cargo built no weir"))?,
+        None => cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "proxy-userspace",
+            "--bin",
+            "weir",
+        ])?
+        .binaries
+        .remove("weir")
+        .ok_or_else(|| anyhow!("cargo built no weir"))?,
     };
     let tool = built.binaries.remove("testbed-tool");
     Ok(Programs {
