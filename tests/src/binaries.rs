@@ -7,19 +7,26 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
-/// `testbed-tool`, which runs inside pods. Built when first asked for.
+/// `testbed-tool`, which runs inside pods: `TESTBED_TOOL_BIN` if that is set, else
+/// built when first asked for.
 pub fn tool_binary() -> Result<PathBuf> {
     static TOOL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&TOOL, || built("weir-tests", "testbed-tool"))
+    once(&TOOL, || {
+        given("TESTBED_TOOL_BIN").map_or_else(|| built("weir-tests", "testbed-tool"), Ok)
+    })
 }
 
 /// The daemon and its command line: `WEIR_BIN` if that is set, else built when first asked for.
 pub fn weir_binary() -> Result<PathBuf> {
     static WEIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&WEIR, || match env::var_os("WEIR_BIN") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => built("proxy-userspace", "weir"),
+    once(&WEIR, || {
+        given("WEIR_BIN").map_or_else(|| built("proxy-userspace", "weir"), Ok)
     })
+}
+
+/// A program that somebody has built already; it has to be the one to test.
+fn given(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from)
 }
 
 fn once(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::patience::patiently;
 use crate::sweep::making;
 
 /// A cgroup of the testbed; removed, with all that is in it, on drop.
@@ -77,7 +78,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 pub(crate) fn kill(path: &Path) -> Result<()> {
     let what = || format!("cannot end the processes of cgroup {}", path.display());
     fs::write(path.join("cgroup.kill"), "1").with_context(what)?;
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + patiently(Duration::from_secs(5));
     while fs::read_to_string(path.join("cgroup.events"))
         .with_context(what)?
         .contains("populated 1")

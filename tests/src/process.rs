@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::binaries::tool_binary;
+use crate::patience::patiently;
 use crate::sweep::making;
 
 /// Where a process runs.
@@ -100,8 +101,9 @@ impl Proc {
         Ok(())
     }
 
-    /// Waits for its end, at most for `limit`.
+    /// Waits for its end, at most for `limit`, [`patiently`].
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let limit = patiently(limit);
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.ended()? {

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Calls `check` until it gives a value, at most for `limit`.
+use crate::patience::patiently;
+
+/// Calls `check` until it gives a value, at most for `limit`, [`patiently`].
 ///
 /// # Errors
 /// When the time is over: what was waited for, and the last reason.
@@ -13,6 +15,7 @@ pub fn try_eventually<T>(
     limit: Duration,
     mut check: impl FnMut() -> Result<T, String>,
 ) -> Result<T> {
+    let limit = patiently(limit);
     let end = Instant::now() + limit;
     loop {
         let reason = match check() {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::Service;
 use testbed::docs::{mesh_config, service};
-use testbed::{Node, Pod, Weir, eventually};
+use testbed::{Node, Pod, Weir, eventually, patiently};
 
 fn vip() -> SocketAddr {
     "10.96.0.1:80".parse().unwrap()
@@ -168,7 +168,7 @@ fn a_slow_header_times_out() {
         begun.elapsed()
     );
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < patiently(Duration::from_secs(5)),
         "{:?}",
         begun.elapsed()
     );
@@ -195,7 +195,7 @@ fn a_half_request_on_a_detected_port_ends() {
     let begun = Instant::now();
     exchange(&client, "GET / HTT");
     assert!(
-        begun.elapsed() < Duration::from_secs(9),
+        begun.elapsed() < patiently(Duration::from_secs(9)),
         "{:?}",
         begun.elapsed()
     );
@@ -233,7 +233,7 @@ fn connections_without_end_meet_the_pods_own_limit() {
             200
         );
         assert!(
-            begun.elapsed() < Duration::from_secs(1),
+            begun.elapsed() < patiently(Duration::from_secs(1)),
             "{:?}",
             begun.elapsed()
         );

@@ -20,7 +20,8 @@ fn serve(pod: &Pod, version: &str) {
     pod.agent().serve(pod.at(8080), what).unwrap();
 }
 
-/// A client, and a service `web` of two endpoints, `v1` and `v2`, its protocol to be detected.
+/// A client, and a service `web` of two endpoints, `v1` and `v2`. Its protocol is declared:
+/// how soon a client must speak for it to be detected is not what is tested here.
 fn mesh<'a>(node: &'a Node, args: &[&str]) -> (Weir<'a>, Pod, [Pod; 2]) {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
     let weir = Weir::start_with(
@@ -41,7 +42,7 @@ fn mesh<'a>(node: &'a Node, args: &[&str]) -> (Weir<'a>, Pod, [Pod; 2]) {
         "web",
         "10.96.0.1",
         "web",
-        &["port: 80, targetPort: 8080"],
+        &["name: http, port: 80, targetPort: 8080"],
     ));
     (weir, client, [one, two])
 }

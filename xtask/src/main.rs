@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup`, `test`, `demo` and `bench`.
+//! The project's own commands: `cargo xtask setup`, `test`, `demo`, `bench` and `vm`.
 //!
 //! Owns everything a developer or a CI machine calls. Must never become part of
 //! the product, and must build on a bare machine: what the other crates need
@@ -9,6 +9,7 @@ mod demo;
 mod process;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ enum Command {
     Demo(demo::Args),
     /// Measure weir against no mesh and against iptables with other proxies.
     Bench(bench::Args),
+    /// Run the privileged tests on other kernels, on emulated machines. Takes a
+    /// quarter of an hour for each kernel, so `cargo xtask test` leaves it out.
+    Vm(vm::Args),
     /// One end of a load of `bench`, inside a pod.
     #[command(hide = true, subcommand)]
     BenchPeer(bench::Peer),
@@ -58,6 +62,7 @@ fn run(command: Command) -> Result<ExitCode> {
             demo::run(&args)
         }
         Command::Bench(args) => bench::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::BenchPeer(peer) => bench::run_peer(&peer).map(|()| ExitCode::SUCCESS),
     }
 }

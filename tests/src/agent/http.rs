@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::proto::{Fault, HttpReply, HttpRequest};
+use crate::patience::patiently;
 
 /// Requests one after the other on one fresh connection.
 pub(super) fn exchange(
@@ -28,7 +29,7 @@ pub(super) fn exchange(
             }
             Ok(replies)
         };
-        let limit = Duration::from_millis(timeout_ms);
+        let limit = patiently(Duration::from_millis(timeout_ms));
         tokio::time::timeout(limit, all)
             .await
             .map_err(|_| Fault::other("no answer in time"))?

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 
 use super::http;
 use super::proto::{Fault, HttpReply, Load, LoadReport};
+use crate::patience::patiently;
 
 /// How long one request may take before it counts as failed.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -85,7 +86,7 @@ async fn one(
 ) {
     let begun = Instant::now();
     report.borrow_mut().sent += 1;
-    let result = tokio::time::timeout(REQUEST_LIMIT, attempt(load, kept)).await;
+    let result = tokio::time::timeout(patiently(REQUEST_LIMIT), attempt(load, kept)).await;
     let result = result.unwrap_or_else(|_| Err(Fault::other("no answer in time")));
     let mut report = report.borrow_mut();
     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

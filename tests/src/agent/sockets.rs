@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::proto::{BulkReport, Ending, Fault, Kind, SockId, SockOption};
+use crate::patience::patiently;
 
 /// How long a call may take unless a test says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,6 +117,7 @@ impl Sock {
     }
 
     fn set_timeout(&self, limit: Duration) -> Result<(), Fault> {
+        let limit = patiently(limit);
         self.0.set_read_timeout(Some(limit))?;
         self.0.set_write_timeout(Some(limit))?;
         Ok(())
@@ -208,7 +210,7 @@ impl Sock {
 /// One datagram there and one back.
 pub(super) fn udp(addr: SocketAddr, data: &[u8]) -> Result<Vec<u8>, Fault> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.set_read_timeout(Some(patiently(TIMEOUT)))?;
     socket.connect(addr)?;
     socket.send(data)?;
     let mut answer = vec![0; 2048];

@@ -9,6 +9,7 @@ use tokio::task::LocalSet;
 
 use super::http;
 use super::proto::{Dial, Fault, StormReply};
+use crate::patience::patiently;
 
 /// How long one connection may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -34,7 +35,7 @@ pub(super) fn run(dials: &[Dial]) -> Result<Vec<StormReply>, Fault> {
 
 async fn one(dial: Dial) -> StormReply {
     let mut local = None;
-    let answer = tokio::time::timeout(LIMIT, talk(&dial, &mut local)).await;
+    let answer = tokio::time::timeout(patiently(LIMIT), talk(&dial, &mut local)).await;
     let answer = answer.unwrap_or_else(|_| Err(Fault::other("no answer in time")));
     StormReply { answer, local }
 }

@@ -35,6 +35,7 @@ pub const VERDICTS: &[Verdict] = &[
     Verdict { name: "direct", dial: Dial::Workload },
     // The prefix is no protocol's name, so the protocol is detected.
     Verdict { name: "proxy", dial: Dial::Service("any") },
+    Verdict { name: "balance", dial: Dial::Service("tcp") },
 ];
 
 /// Why a difference is there.

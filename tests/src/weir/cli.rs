@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{CliOutput, Weir, admin};
 use crate::binaries::weir_binary;
+use crate::patience::patiently;
 use crate::pod::Pod;
 
 impl Weir<'_> {
@@ -49,9 +50,9 @@ impl Weir<'_> {
             .spawn()
             .context("weir does not start")?;
         // It says nothing until something happens.
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(patiently(Duration::from_millis(500)));
         act();
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(patiently(Duration::from_millis(500)));
         tap.kill().context("cannot end weir tap")?;
         let output = tap.wait_with_output().context("cannot wait for weir tap")?;
         let text = String::from_utf8_lossy(&output.stdout);

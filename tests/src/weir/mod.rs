@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::agent::{Agent, HttpRequest};
 use crate::binaries::weir_binary;
 use crate::node::Node;
+use crate::patience::patiently;
 use crate::process::Proc;
 use crate::sweep::making;
 use crate::wait::eventually;
@@ -100,7 +101,8 @@ impl<'a> Weir<'a> {
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
         let mut process = Proc::start(command, &self.log_path())?;
-        let end = Instant::now() + START_LIMIT;
+        let limit = patiently(START_LIMIT);
+        let end = Instant::now() + limit;
         loop {
             if let Some(status) = process.ended()? {
                 bail!("weir ended at its start with {status}:\n{}", self.log());
@@ -110,10 +112,7 @@ impl<'a> Weir<'a> {
                 return Ok(process);
             }
             if Instant::now() > end {
-                bail!(
-                    "weir does not answer within {START_LIMIT:?}:\n{}",
-                    self.log()
-                );
+                bail!("weir does not answer within {limit:?}:\n{}", self.log());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -1,4 +1,5 @@
-//! Debian's packages: which mirrors the machine uses, and installing by name.
+//! Debian's packages: which mirrors the machine uses, installing by name, and
+//! packages of other releases, which are only unpacked.
 //!
 //! Owns every call of apt. Must never name a mirror itself: where packages
 //! come from is the machine's business.
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::process;
 
@@ -53,6 +54,99 @@ pub(crate) fn download(uri: &str, file: &Path, sha256: &str, limit: Duration) ->
     command.arg("download-file").arg(uri).arg(file);
     command.arg(format!("SHA256:{sha256}"));
     process::capture(&mut command, limit).map(drop)
+}
+
+/// Another release of Debian, with package lists of its own: what the machine
+/// itself is configured with stays as it is.
+pub(crate) struct Suite {
+    /// Holds the lists and the source that they come from.
+    dir: PathBuf,
+}
+
+impl Suite {
+    /// Reads the package lists of the release `name` from the first of the
+    /// machine's mirrors that has it. `dir` is for its files.
+    pub(crate) fn read(name: &str, dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir.join("lists/partial"))
+            .with_context(|| format!("{} cannot be made", dir.display()))?;
+        let suite = Self {
+            dir: dir.to_path_buf(),
+        };
+        let mut last = anyhow!("no apt source of this machine holds Debian's `main`");
+        for mirror in mirrors()? {
+            let source = format!("deb {mirror} {name} main\n");
+            fs::write(suite.source(), source)
+                .with_context(|| format!("{} cannot be written", suite.source().display()))?;
+            let mut update = suite.apt("apt-get");
+            // Else a mirror that lacks the release would be a mere warning.
+            update.args(["-o", "APT::Update::Error-Mode=any", "update"]);
+            match process::capture(&mut update, UPDATE_LIMIT) {
+                Ok(_) => return Ok(suite),
+                Err(error) => last = error,
+            }
+        }
+        Err(last.context(format!("no mirror of this machine has the release {name}")))
+    }
+
+    /// The packages whose name matches a regular expression.
+    pub(crate) fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let mut search = self.apt("apt-cache");
+        search.args(["search", "--names-only", pattern]);
+        let said = process::capture(&mut search, UPDATE_LIMIT)?;
+        let names = said.lines().filter_map(|line| line.split(" - ").next());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// The names in the package's `Depends`.
+    pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let mut show = self.apt("apt-cache");
+        show.args(["show", "--no-all-versions", package]);
+        let said = process::capture(&mut show, UPDATE_LIMIT)?;
+        let lines: Vec<&str> = said.lines().collect();
+        let words = field(&lines, "depends").into_iter();
+        // Versions and alternatives are no names; nobody asks for them.
+        Ok(words
+            .map(|word| word.trim_end_matches(',').to_owned())
+            .collect())
+    }
+
+    /// Downloads packages into a directory. apt checks each against the sum in
+    /// the signed list.
+    pub(crate) fn download(&self, packages: &[String], into: &Path) -> Result<()> {
+        let mut download = self.apt("apt-get");
+        download.current_dir(into).arg("download").args(packages);
+        process::capture(&mut download, INSTALL_LIMIT).map(drop)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.dir.join("sources.list")
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let lists = self.dir.join("lists");
+        for (option, value) in [
+            ("Dir::Etc::sourcelist", self.source().as_os_str()),
+            ("Dir::Etc::sourceparts", "-".as_ref()),
+            ("Dir::State::lists", lists.as_os_str()),
+            ("Dir::Cache::pkgcache", "".as_ref()),
+            ("Dir::Cache::srcpkgcache", "".as_ref()),
+            ("Acquire::Languages", "none".as_ref()),
+        ] {
+            let mut setting = std::ffi::OsString::from(option);
+            setting.push("=");
+            setting.push(value);
+            command.arg("-o").arg(setting);
+        }
+        command.arg("-q");
+        command
+    }
+}
+
+/// Unpacks a package below `into`, without installing anything.
+pub(crate) fn unpack(deb: &Path, into: &Path) -> Result<()> {
+    let mut dpkg = Command::new("dpkg");
+    process::capture(dpkg.arg("-x").arg(deb).arg(into), INSTALL_LIMIT).map(drop)
 }
 
 /// The mirrors of Debian's `main` that the machine is configured with.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 
-const OLDEST: (u32, u32) = (6, 1);
+pub(crate) const OLDEST: (u32, u32) = (6, 1);
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const MOUNTINFO: &str = "/proc/self/mountinfo";

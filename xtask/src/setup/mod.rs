@@ -4,8 +4,8 @@
 //! Owns the list of what is needed for what. Must be cheap when everything is
 //! there, and must never stop at the first problem: all are told at once.
 
-mod apt;
-mod kernel;
+pub(crate) mod apt;
+pub(crate) mod kernel;
 mod rust_src;
 mod tools;
 
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Also bring what `cargo xtask bench` compares with.
     #[arg(long)]
     bench: bool,
+    /// Also bring what `cargo xtask vm` runs other kernels with.
+    #[arg(long)]
+    vm: bool,
     /// Put the standard library's source into this sysroot, from Debian's
     /// package, and do nothing else.
     #[arg(long, value_name = "PATH")]
@@ -43,6 +46,8 @@ pub(crate) enum Need {
     Test,
     /// As for the demo, and run those that weir is measured against.
     Bench,
+    /// Build the workspace, and run it on other kernels.
+    Vm,
 }
 
 /// A command that a Debian package brings.
@@ -81,6 +86,24 @@ const FOR_BENCH: &[Package] = &[
     },
 ];
 
+const FOR_VM: &[Package] = &[
+    Package {
+        command: "qemu-system-x86_64",
+        name: "qemu-system-x86",
+        why: "it emulates the machines that the other kernels run on",
+    },
+    Package {
+        command: "busybox",
+        name: "busybox-static",
+        why: "it is the shell and the tools inside those machines",
+    },
+    Package {
+        command: "strip",
+        name: "binutils",
+        why: "it makes the programs small enough for those machines",
+    },
+];
+
 /// Runs `cargo xtask setup`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(sysroot) = &args.sysroot {
@@ -94,6 +117,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup.bring(Need::Test);
     if args.bench {
         setup.bring_packages(FOR_BENCH);
+    }
+    if args.vm {
+        setup.bring_packages(FOR_VM);
     }
     setup.finish()?;
     Ok(ExitCode::SUCCESS)
@@ -142,10 +168,15 @@ impl Setup {
         if need == Need::Build {
             return;
         }
-        self.check_node();
         self.bring_packages(FOR_TESTS);
+        if need == Need::Vm {
+            // What this machine's own kernel offers does not matter there.
+            self.bring_packages(FOR_VM);
+            return;
+        }
+        self.check_node();
         match need {
-            Need::Build | Need::Demo => {}
+            Need::Build | Need::Demo | Need::Vm => {}
             Need::Test => self.bring_tool(&CARGO_DENY),
             Need::Bench => self.bring_packages(FOR_BENCH),
         }
