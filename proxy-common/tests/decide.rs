@@ -184,7 +184,6 @@ fn a_service_is_its_address_and_its_ports() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn a_balanced_port_goes_where_its_route_says() {
     let mut tables = mesh();
     let route = |offset, rule| Route {
@@ -227,19 +226,13 @@ fn a_balanced_port_goes_where_its_route_says() {
 }
 
 #[test]
-=======
->>>>>>> ipv6
 fn without_a_listener_of_the_family_what_needs_the_proxy_is_denied() {
     let mut tables = mesh();
     tables.addresses.insert((NETWORK, addr6(2)), true);
     let key = (NETWORK, addr6(2), Port(80));
-<<<<<<< HEAD
     tables
         .services
         .insert(key, ServiceEntry::proxied(ServiceId(9)));
-=======
-    tables.services.insert(key, ServiceId(9));
->>>>>>> ipv6
     tables.addresses.insert((NETWORK, addr6(3)), false);
     let ask6 = |addr| ask(&tables, EgressDefault::Deny, addr, 80);
     let cut_off = spoke(Verdict::Deny, Reason::NoListener);
