@@ -13,7 +13,8 @@
 use crate::addr::{Addr, Destination, Port};
 use crate::decide::Tables;
 use crate::id::{BlockGeneration, RuleId, ServiceId, WorkloadId};
-use crate::table::{ServiceKey, Workload};
+use crate::service::ServiceKey;
+use crate::table::Workload;
 
 /// Key of `ROUTES`: a service port whose route rules tell sources apart, and one source.
 #[repr(C)]
@@ -129,15 +130,29 @@ pub struct EndpointSlot {
     pub second: Target,
 }
 
-/// What came of a choice.
+/// What came of a draw. A plain value, whole in every case: what an enum leaves
+/// open for one of its arms is a register that the verifier finds unwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// The endpoint to dial.
-    Endpoint(Destination),
-    /// No endpoint is ready, or none for the share that was drawn.
-    Nobody,
-    /// The service changed twice while it was read.
-    Changed,
+pub struct Draw {
+    /// Whom to dial; [`Target::NOBODY`] where no endpoint is ready, or none for
+    /// the share that was drawn.
+    pub target: Target,
+    /// The slots were not the block's own any more: nothing was drawn.
+    pub stale: bool,
+}
+
+impl Draw {
+    const STALE: Self = Self {
+        target: Target::NOBODY,
+        stale: true,
+    };
+
+    const fn of(target: Target) -> Self {
+        Self {
+            target,
+            stale: false,
+        }
+    }
 }
 
 /// Picks an endpoint of `block` by `random`; where the block turns out to be
@@ -149,9 +164,10 @@ pub fn choose<T: Tables>(
     dst: Destination,
     block: Block,
     random: u32,
-) -> Choice {
-    if let Some(choice) = draw(tables, block, random) {
-        return choice;
+) -> Draw {
+    let drawn = draw(tables, block, random);
+    if !drawn.stale {
+        return drawn;
     }
     let key = ServiceKey {
         network: workload.network,
@@ -162,35 +178,34 @@ pub fn choose<T: Tables>(
     let again = tables
         .service(&key)
         .and_then(|entry| entry.route_for(tables, workload.id, &dst.addr));
-    again
-        .and_then(|route| draw(tables, route.block, random))
-        .unwrap_or(Choice::Changed)
+    match again {
+        Some(route) => draw(tables, route.block, random),
+        None => drawn,
+    }
 }
 
-/// One draw from a block; `None` if its slots are not its own any more.
+/// One draw from a block.
 ///
 /// The word is spread over slots first, and what is left of it over the slot's
 /// mass, so a choice is off from the exact share by less than
 /// `len * scale / 2^32` of it.
 #[inline(always)]
-pub fn draw<T: Tables>(tables: &T, block: Block, random: u32) -> Option<Choice> {
+pub fn draw<T: Tables>(tables: &T, block: Block, random: u32) -> Draw {
     if block.len == 0 {
-        return Some(Choice::Nobody);
+        return Draw::of(Target::NOBODY);
     }
     let (index, rest) = spread(random, block.len);
-    let slot = tables.endpoint(block.offset.wrapping_add(index))?;
+    let Some(slot) = tables.endpoint(block.offset.wrapping_add(index)) else {
+        return Draw::STALE;
+    };
     if slot.generation.0 != block.generation.0 {
-        return None;
+        return Draw::STALE;
     }
     let (mass, _) = spread(rest, block.scale);
-    let target = if mass < slot.threshold {
+    Draw::of(if mass < slot.threshold {
         slot.first
     } else {
         slot.second
-    };
-    Some(match target.destination() {
-        Some(endpoint) => Choice::Endpoint(endpoint),
-        None => Choice::Nobody,
     })
 }
 

@@ -7,9 +7,10 @@
 use crate::addr::{Addr, Destination};
 use crate::balance::{Block, EndpointSlot, Route, RouteKey};
 use crate::id::{NetnsCookie, RuleId, ServiceId};
+use crate::service::{ServiceEntry, ServiceKey};
 use crate::table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
-    LocalKey, PortEntry, PortKey, ServiceEntry, ServiceKey, Workload,
+    LocalKey, PortEntry, PortKey, Workload,
 };
 
 /// What happens to a connect.

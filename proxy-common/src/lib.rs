@@ -14,10 +14,11 @@ mod decide;
 mod ending;
 mod flow;
 mod id;
+mod service;
 mod table;
 
 pub use addr::{Addr, Destination, Port};
-pub use balance::{Block, Choice, EndpointSlot, Route, RouteKey, Target, choose, draw};
+pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
 pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
@@ -26,10 +27,11 @@ pub use id::{
     BlockGeneration, NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId,
     WorkloadId,
 };
+pub use service::{ServiceAction, ServiceEntry, ServiceKey};
 pub use table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
     LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
-    ServiceAction, ServiceEntry, ServiceKey, Workload,
+    Workload,
 };
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map

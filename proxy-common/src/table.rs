@@ -2,9 +2,7 @@
 //! hooks read them; each is sized by assertion and free of implicit padding.
 
 use crate::addr::{Addr, Port};
-use crate::balance::{Block, Route, RouteKey};
-use crate::decide::Tables;
-use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId, WorkloadId};
+use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, WorkloadId};
 
 /// Listeners a workload can have: one per local address, IPv4 and IPv6 in turn.
 pub const LISTENERS_MAX: usize = 8;
@@ -180,111 +178,6 @@ impl AddressEntry {
     }
 }
 
-/// Key of `SERVICES`: a virtual address and port.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey {
-    /// The dialling workload's network.
-    pub network: NetworkId,
-    /// The virtual address.
-    pub addr: Addr,
-    /// The service port.
-    pub port: Port,
-    /// Always 0.
-    pub pad: u16,
-}
-
-/// How the connections to a service port find their endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceAction {
-    /// The proxy looks at them.
-    Proxy,
-    /// The kernel picks from the block of the entry's own route.
-    Balance,
-    /// The kernel picks from the block of the route that `ROUTES` holds for the source.
-    BalanceBySource,
-}
-
-/// Value of `SERVICES`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceEntry {
-    /// The service port's number.
-    pub service: ServiceId,
-    action: u32,
-    route: Route,
-}
-
-impl ServiceEntry {
-    /// A port whose connections go to the proxy.
-    pub const fn proxied(service: ServiceId) -> Self {
-        Self {
-            service,
-            action: 1,
-            route: Route::EMPTY,
-        }
-    }
-
-    /// A port that is balanced by `route`, whoever dials.
-    pub const fn balanced(service: ServiceId, route: Route) -> Self {
-        Self {
-            service,
-            action: 2,
-            route,
-        }
-    }
-
-    /// A port whose route depends on who dials.
-    pub const fn balanced_by_source(service: ServiceId) -> Self {
-        Self {
-            service,
-            action: 3,
-            route: Route::EMPTY,
-        }
-    }
-
-    /// What to do. An unknown number asks the proxy, which knows its services.
-    #[inline(always)]
-    pub const fn action(&self) -> ServiceAction {
-        match self.action {
-            2 => ServiceAction::Balance,
-            3 => ServiceAction::BalanceBySource,
-            _ => ServiceAction::Proxy,
-        }
-    }
-
-    /// Where connects of `workload` to `dialled` go; `None` for a proxied port. A source that
-    /// `ROUTES` does not hold goes nowhere.
-    #[inline(always)]
-    pub fn route_for<T: Tables>(
-        &self,
-        tables: &T,
-        workload: WorkloadId,
-        dialled: &Addr,
-    ) -> Option<Route> {
-        match self.action() {
-            ServiceAction::Proxy => None,
-            ServiceAction::Balance => Some(self.route),
-            ServiceAction::BalanceBySource => {
-                let key = RouteKey {
-                    service: self.service,
-                    workload,
-                    v6: u32::from(!dialled.is_v4()),
-                };
-                Some(tables.route(&key).unwrap_or(Route::EMPTY))
-            }
-        }
-    }
-
-    /// The block that the entry itself holds, if its action is to balance over it.
-    pub const fn own_block(&self) -> Option<Block> {
-        match self.action() {
-            ServiceAction::Balance => Some(self.route.block),
-            ServiceAction::Proxy | ServiceAction::BalanceBySource => None,
-        }
-    }
-}
-
 /// Data part of an `EGRESS` trie key: policy set, then address. The prefix
 /// length that goes with it is 32 plus that of the 128-bit address, so an
 /// IPv4 `/24` is 32 + 96 + 24.
@@ -393,9 +286,11 @@ mod pod {
     }
     use super::{
         AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, NetnsCookie, NodeConfig,
-        PortEntry, PortKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+        PortEntry, PortKey, Workload, WorkloadId,
     };
-    use crate::{Ending, EndpointSlot, Event, Flow, FlowKey, Note, Route, RouteKey};
+    use crate::{
+        Ending, EndpointSlot, Event, Flow, FlowKey, Note, Route, RouteKey, ServiceEntry, ServiceKey,
+    };
     pod!(
         NetnsCookie,
         WorkloadId,
@@ -427,8 +322,6 @@ const _: () = {
     assert!(size_of::<LocalKey>() == 24);
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<AddressEntry>() == 4);
-    assert!(size_of::<ServiceKey>() == 24);
-    assert!(size_of::<ServiceEntry>() == 28);
     assert!(size_of::<EgressKey>() == 20);
     assert!(size_of::<EgressEntry>() == 4);
     assert!(size_of::<PortKey>() == 8);

@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{
-    Choice, Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Workload, choose,
+    Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Workload, choose,
 };
 
 use crate::context::{ALLOW, Family, refuse, rewrite};
@@ -28,22 +28,22 @@ pub fn run(
 ) -> i32 {
     // SAFETY: the helper takes no argument.
     let random = unsafe { bpf_get_prandom_u32() };
-    let endpoint = match choose(&KernelTables, workload, dst, decision.block, random) {
-        Choice::Endpoint(endpoint) => endpoint,
-        Choice::Nobody => {
-            report(Ending {
-                netns,
-                addr: dst.addr,
-                port: dst.port,
-                outcome: Outcome::NoEndpoint.number(),
-                workload: workload.id,
-                service: decision.service,
-                rule: decision.rule,
-                ..Ending::default()
-            });
-            return refuse(Counter::NoEndpoint);
-        }
-        Choice::Changed => return refuse(Counter::ServiceChanged),
+    let drawn = choose(&KernelTables, workload, dst, decision.block, random);
+    if drawn.stale {
+        return refuse(Counter::ServiceChanged);
+    }
+    let Some(endpoint) = drawn.target.destination() else {
+        report(Ending {
+            netns,
+            addr: dst.addr,
+            port: dst.port,
+            outcome: Outcome::NoEndpoint.number(),
+            workload: workload.id,
+            service: decision.service,
+            rule: decision.rule,
+            ..Ending::default()
+        });
+        return refuse(Counter::NoEndpoint);
     };
     // SAFETY: the helper takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };

@@ -108,8 +108,8 @@ mod tests {
     use std::net::SocketAddr;
 
     use proxy_common::{
-        AddressKind, Choice, Destination, NetworkId, PolicySetId, Port, PortTableId, RuleId,
-        ServiceId, Target, Verdict, WorkloadId, choose, decide, draw,
+        AddressKind, Destination, NetworkId, PolicySetId, Port, PortTableId, RuleId, ServiceId,
+        Target, Verdict, WorkloadId, choose, decide, draw,
     };
 
     use super::*;
@@ -212,12 +212,9 @@ mod tests {
         let (tables, block) = balanced(&mut blocks, &[(25, &[1]), (50, &[2, 3]), (25, &[])]);
         let mut counts = BTreeMap::new();
         for word in 0..WORDS {
-            let choice = draw(&tables, block, word << 16).expect("the block is there");
-            let port = match choice {
-                Choice::Endpoint(endpoint) => endpoint.port.0,
-                Choice::Nobody | Choice::Changed => 0,
-            };
-            *counts.entry(port).or_insert(0) += 1;
+            let drawn = draw(&tables, block, word << 16);
+            assert!(!drawn.stale, "the block is there");
+            *counts.entry(drawn.target.port.0).or_insert(0) += 1;
         }
         let quarter = WORDS / 4;
         let wanted = [(0, quarter), (1, quarter), (2, quarter), (3, quarter)];
@@ -301,11 +298,10 @@ mod tests {
                 states,
                 reads: Cell::new(0),
             };
-            let choice = choose(&tables, &workload, vip(), gone, 9);
-            (choice, tables.reads.get())
+            let drawn = choose(&tables, &workload, vip(), gone, 9);
+            (drawn.target.destination(), drawn.stale, tables.reads.get())
         };
-        let found = Choice::Endpoint(at(2));
-        assert_eq!(ask(std::slice::from_ref(&now)), (found, 1));
-        assert_eq!(ask(&[former, now]), (Choice::Changed, 1));
+        assert_eq!(ask(std::slice::from_ref(&now)), (Some(at(2)), false, 1));
+        assert_eq!(ask(&[former, now]), (None, true, 1));
     }
 }

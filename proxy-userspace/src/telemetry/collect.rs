@@ -271,20 +271,11 @@ impl Out<'_> {
             None,
             [(vec![], dropped)],
         )?;
-        let folded = [
-            ("requests", state.requests.folded()),
-            ("connections", state.connections.folded()),
-            ("tcp", state.streams.folded()),
-            ("tcp_paths", state.paths.folded()),
-            ("denials", state.denials.folded()),
-            ("audited", state.audits.folded()),
-            ("rejected", state.rejections.folded()),
-        ];
         self.counter(
             "weir_series_folded",
             "Label sets that were counted as other because their family was full",
             None,
-            folded.map(|(family, count)| (vec![("family", family.into())], count)),
+            folded(state).map(|(family, count)| (vec![("family", family.into())], count)),
         )?;
         let started = state.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.gauge(
@@ -330,4 +321,17 @@ impl Out<'_> {
         }
         Ok(())
     }
+}
+
+/// How often each family folded a label set.
+fn folded(state: &State) -> [(&'static str, u64); 7] {
+    [
+        ("requests", state.requests.folded()),
+        ("connections", state.connections.folded()),
+        ("tcp", state.streams.folded()),
+        ("tcp_paths", state.paths.folded()),
+        ("denials", state.denials.folded()),
+        ("audited", state.audits.folded()),
+        ("rejected", state.rejections.folded()),
+    ]
 }
