@@ -23,9 +23,8 @@ use crate::{process, workspace};
 
 /// The first process.
 const INIT: &str = include_str!("init.sh");
-/// How much longer than usual the tests wait: for what is computed, and for what
-/// a kernel sends again and again because it was too slow the first time.
-const PATIENCE: u32 = 20;
+/// How much longer than usual the tests wait.
+const PATIENCE: u32 = 10;
 /// How long one test program may take.
 const TEST_LIMIT: Duration = Duration::from_mins(8);
 /// How long the machine may take, from its start to its end.
@@ -205,7 +204,7 @@ mod tests {
     fn the_plan_is_for_a_shell() {
         let plan = plan(&["capture", "tcp"]);
         assert!(
-            plan.starts_with("TESTS='capture tcp'\nPATIENCE='20'\n"),
+            plan.starts_with("TESTS='capture tcp'\nPATIENCE='10'\n"),
             "{plan}"
         );
         for line in plan.lines() {
