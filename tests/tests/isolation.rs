@@ -268,6 +268,9 @@ fn the_quota_of_one_pod_does_not_touch_another() {
         .serve(server.at(8000), Service::Whoami { name: "s".into() })
         .unwrap();
     greedy.netns().sysctl("core/somaxconn", "4").unwrap();
+    // With a cookie a client would hold for established what the full backlog has
+    // dropped, and on a slow machine repeat its FIN for a minute after its end.
+    greedy.netns().sysctl("ipv4/tcp_syncookies", "0").unwrap();
     for (pod, label) in [(&greedy, "app=c"), (&modest, "app=c"), (&server, "app=s")] {
         weir.enroll(pod, &[label]);
     }

@@ -24,11 +24,11 @@ use crate::{process, workspace};
 /// The first process.
 const INIT: &str = include_str!("init.sh");
 /// How much longer than usual the tests wait.
-const PATIENCE: u32 = 5;
+const PATIENCE: u32 = 10;
 /// How long one test program may take.
-const TEST_LIMIT: Duration = Duration::from_mins(5);
+const TEST_LIMIT: Duration = Duration::from_mins(8);
 /// How long the machine may take, from its start to its end.
-const MACHINE_LIMIT: Duration = Duration::from_mins(20);
+const MACHINE_LIMIT: Duration = Duration::from_mins(30);
 /// How much longer QEMU may take than the machine in it.
 const SLACK: Duration = Duration::from_mins(1);
 /// How often the console is looked at.
@@ -204,7 +204,7 @@ mod tests {
     fn the_plan_is_for_a_shell() {
         let plan = plan(&["capture", "tcp"]);
         assert!(
-            plan.starts_with("TESTS='capture tcp'\nPATIENCE='5'\n"),
+            plan.starts_with("TESTS='capture tcp'\nPATIENCE='10'\n"),
             "{plan}"
         );
         for line in plan.lines() {
