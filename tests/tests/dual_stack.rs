@@ -115,7 +115,7 @@ fn endpoints_of_the_other_family_serve_where_there_are_no_others() {
     let old = node.pod("old").unwrap();
     whoami(&old, old.at(8000));
     weir.enroll(&old, &["app=old"]);
-    let ports = ["name: tcp, port: 80, targetPort: 8000"];
+    let ports = ["port: 80, targetPort: 8000"];
     weir.apply(&service("old", "'fd00:96::9', 10.96.0.9", "old", &ports));
     for to in ["[fd00:96::9]:80", "10.96.0.9:80"] {
         let said = ask(&client, addr(to)).unwrap();
@@ -134,6 +134,51 @@ fn endpoints_of_the_other_family_serve_where_there_are_no_others() {
             "{said}"
         );
     }
+}
+
+/// A balanced connect keeps its family: each has a table of its own, also where
+/// a rule tells sources apart.
+#[test]
+fn a_balanced_connect_keeps_its_family() {
+    let node = Node::new().unwrap();
+    let (weir, client, servers) = mesh(&node);
+    for server in &servers {
+        whoami(server, server.at(8000));
+        whoami(server, server.at6(8000));
+    }
+    let ports = ["name: tcp, port: 81, targetPort: 8000"];
+    weir.apply(&service("db", "10.96.0.3, 'fd00:96::3'", "s", &ports));
+    let dials = [
+        ("10.96.0.3:81", client.ip()),
+        ("[fd00:96::3]:81", client.ip6()),
+    ];
+    for (to, source) in dials {
+        let told = weir.json(&["explain", "client", to]);
+        assert_eq!(told["verdict"], "balance", "{told}");
+        let sock = client.agent().dial(addr(to)).unwrap();
+        assert_eq!(sock.peer_addr().unwrap(), addr(to));
+        sock.send("x\n").unwrap();
+        let (said, fault) = sock.recv_to_end().unwrap();
+        let seen = SocketAddr::new(source, 0).to_string();
+        let seen = seen.trim_end_matches('0');
+        assert!(said.contains(seen) && fault.is_none(), "{said} {fault:?}");
+    }
+    let rest = "  match: {source: {labels: {app: c}}}\n";
+    weir.apply(&route_rule("db", "db", &[("v2", 100)], rest));
+    for (to, _) in dials {
+        for _ in 0..8 {
+            let said = ask(&client, addr(to)).unwrap();
+            assert!(said.starts_with("two "), "{to}: {said}");
+        }
+    }
+    // Without an endpoint of the family nobody is there; the proxy could change it.
+    let old = node.pod("old").unwrap();
+    whoami(&old, old.at(8000));
+    weir.enroll(&old, &["app=old"]);
+    weir.apply(&service("old", "10.96.0.4, 'fd00:96::4'", "old", &ports));
+    assert!(ask(&client, addr("10.96.0.4:81")).is_ok());
+    let fault = client.agent().dial(addr("[fd00:96::4]:81")).err().unwrap();
+    assert!(fault.is(Errno::ECONNREFUSED), "{fault}");
 }
 
 /// A pod without a global IPv6 address gets what the kernel says to such a host,

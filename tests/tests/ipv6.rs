@@ -49,7 +49,7 @@ fn mesh_with(node: &Node, args: Vec<String>) -> (Weir<'_>, Pod, [Pod; 2]) {
         weir.enroll_found(pod, &["app=s", &format!("version={version}")]);
     }
     weir.enroll_found(&client, &["app=c"]);
-    let bytes = ["name: tcp, port: 80, targetPort: 8000"];
+    let bytes = ["port: 80, targetPort: 8000"];
     let web = ["port: 80, targetPort: 8080"];
     weir.apply(&service("bytes", "'fd00:96::1'", "s", &bytes));
     weir.apply(&service("web", "'fd00:96::2'", "s", &web));

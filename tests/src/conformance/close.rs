@@ -162,10 +162,14 @@ fn reset_half_closed(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Until the reset that the first write meets is there.
+/// Until the reset that the first write meets is there, and whole: the kernel
+/// sets the error a moment before it ends the socket.
 fn until_reset(socket: &Socket) -> Result<String> {
     let failed = PollFlags::ERR | PollFlags::HUP;
-    Ok(poll(socket, failed, LIMIT)?)
+    poll(socket, failed, LIMIT)?;
+    let now = || poll(socket, failed, Duration::ZERO);
+    settle(|| now().is_ok_and(|names| names.contains("HUP")));
+    Ok(now()?)
 }
 
 /// The first write after the peer's close is taken, and answered by a reset.

@@ -103,9 +103,9 @@ impl Reason {
                  than there are ephemeral ports.",
             ),
             Self::Listed => (
-                "Tables of sockets show the listener",
+                "Tables of sockets show whom weir dialled",
                 "`getpeername()` answers with what was dialled; `/proc/net/tcp`, `ss` and their like \
-                 read the kernel's socket and show weir's listener.",
+                 read the kernel's socket and show weir's listener, or the endpoint of a balanced connect.",
             ),
             Self::Queue => (
                 "Sent bytes are taken by weir",
@@ -118,10 +118,10 @@ impl Reason {
                  that: the bytes follow the handshake, and `TCP_FASTOPEN_CONNECT` connects at once.",
             ),
             Self::Multipath => (
-                "Multipath TCP falls back to TCP",
+                "Multipath TCP is proxied as TCP, and loses its name",
                 "weir's listener speaks TCP, which Multipath TCP falls back to. `getpeername()` of such a \
                  socket asks another socket than the one that dialled, which has no note of the \
-                 dialled address: it names weir's listener.",
+                 dialled address: it names weir's listener, or the endpoint of a balanced connect.",
             ),
             Self::Urgent => (
                 "Urgent data is dropped",

@@ -19,6 +19,19 @@ const fn proxy(
     }
 }
 
+const fn balance(
+    reason: Reason,
+    case: &'static str,
+    what: &'static str,
+    without: &'static str,
+    with: &'static str,
+) -> Difference {
+    Difference {
+        verdict: "balance",
+        ..proxy(reason, case, what, without, with)
+    }
+}
+
 /// All of them.
 #[rustfmt::skip]
 pub const DIFFERENCES: &[Difference] = &[
@@ -54,12 +67,14 @@ pub const DIFFERENCES: &[Difference] = &[
     proxy(Reason::SharedPort, "route/same-source-port", "getpeername of the second", "second", "ENOTCONN"),
     proxy(Reason::SharedPort, "route/same-source-port", "send on the second", "OK", "EPIPE"),
     proxy(Reason::Listed, "names/listed", "remote end in /proc/net/tcp", "live", "a stranger"),
+    balance(Reason::Listed, "names/listed", "remote end in /proc/net/tcp", "live", "a stranger"),
     proxy(Reason::Queue, "transfer/queue", "queued", "some", "nothing"),
     proxy(Reason::FastOpen, "connect/fast-open", "data in the SYN with a cookie", "true", "false"),
     proxy(Reason::FastOpen, "connect/fast-open-connect", "getpeername before the first send", "ENOTCONN", "live"),
     proxy(Reason::FastOpen, "connect/fast-open-connect", "data in the SYN", "true", "false"),
     proxy(Reason::Multipath, "connect/multipath", "is Multipath TCP", "1", "0"),
     proxy(Reason::Multipath, "connect/multipath", "getpeername then", "live", "own:port"),
+    balance(Reason::Multipath, "connect/multipath", "getpeername then", "live", "a stranger"),
     proxy(Reason::Urgent, "transfer/urgent-received", "poll for PRI", "PRI", "nothing"),
     proxy(Reason::Urgent, "transfer/urgent-received", "MSG_OOB", "\"!\"", "EINVAL"),
     proxy(Reason::Urgent, "transfer/urgent-sent", "peer's urgent byte", "\"!\"", "EINVAL"),
