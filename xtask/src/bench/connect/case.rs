@@ -11,7 +11,9 @@ pub(super) enum Case {
     Direct,
     /// To an external address that none opens.
     Deny,
-    /// To a service.
+    /// To a service that the hook balances.
+    Balance,
+    /// To a service that the proxy looks at.
     Proxy,
     /// Without weir, past a chain of as many iptables rules.
     Iptables,
@@ -21,7 +23,13 @@ pub(super) enum Case {
 
 impl Case {
     /// Those that weir's hook runs for.
-    pub(super) const OF_WEIR: [Self; 4] = [Self::Unenrolled, Self::Direct, Self::Deny, Self::Proxy];
+    pub(super) const OF_WEIR: [Self; 5] = [
+        Self::Unenrolled,
+        Self::Direct,
+        Self::Deny,
+        Self::Balance,
+        Self::Proxy,
+    ];
 
     /// Its name in tables and plots.
     pub(super) const fn title(self) -> &'static str {
@@ -29,6 +37,7 @@ impl Case {
             Self::Unenrolled => "not enrolled",
             Self::Direct => "Direct",
             Self::Deny => "Deny",
+            Self::Balance => "Balance",
             Self::Proxy => "Proxy",
             Self::Iptables => "iptables rules",
             Self::Nftables => "nftables set",
@@ -41,6 +50,7 @@ impl Case {
             Self::Unenrolled => "unenrolled",
             Self::Direct => "direct",
             Self::Deny => "deny",
+            Self::Balance => "balance",
             Self::Proxy => "proxy",
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",

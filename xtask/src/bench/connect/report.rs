@@ -9,10 +9,11 @@ use crate::bench::report::markdown;
 use crate::bench::target::{Bound, Target};
 
 /// The cases that can be on an axis, in the order of tables.
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case::Unenrolled,
     Case::Direct,
     Case::Deny,
+    Case::Balance,
     Case::Proxy,
     Case::Iptables,
     Case::Nftables,

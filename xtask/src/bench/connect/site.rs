@@ -24,6 +24,8 @@ use crate::process;
 const CHUNK: u32 = 20_000;
 /// A port of the outside server that no rule opens.
 const CLOSED_PORT: u16 = 9_999;
+/// A port of the service that is declared `tcp`.
+const BALANCED_PORT: u16 = 5_432;
 const DIAL_LIMIT: Duration = Duration::from_mins(1);
 const RULES_LIMIT: Duration = Duration::from_mins(2);
 
@@ -85,7 +87,8 @@ impl<'a> Site<'a> {
         let (pod, to) = match case {
             Case::Unenrolled => (&self.bystander, self.outside.at(ECHO_PORT)),
             Case::Deny => (&self.client, self.outside.at(CLOSED_PORT)),
-            Case::Proxy => (&self.client, SocketAddr::new(VIRTUAL_ADDRESS.into(), 80)),
+            Case::Balance => (&self.client, service_at(BALANCED_PORT)),
+            Case::Proxy => (&self.client, service_at(80)),
             Case::Direct | Case::Iptables | Case::Nftables => {
                 (&self.client, self.outside.at(ECHO_PORT))
             }
@@ -96,12 +99,16 @@ impl<'a> Site<'a> {
         Ok((dialled, Runs::of(daemon)?.mean_ns_since(before)))
     }
 
-    /// One more enrolled workload: a namespace without a wire, and a cgroup.
+    /// One more enrolled workload: a namespace whose wire leads nowhere, and a cgroup.
     fn workload(&mut self, index: u32) -> Result<String> {
         let name = format!("{}-more-{index}", self.node.name());
         let netns = Netns::new(&name)?;
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 200, 0, 0)) + index);
-        netns.ip([format!("addr add {address}/32 dev lo")])?;
+        netns.ip([
+            "link add eth0 type veth peer name nowhere".to_owned(),
+            "link set eth0 up".to_owned(),
+            format!("addr add {address}/32 dev eth0"),
+        ])?;
         let cgroup = self.node.pods_cgroup().join(&name);
         std::fs::create_dir(&cgroup).context("cannot make a cgroup")?;
         let document = format!(
@@ -170,6 +177,10 @@ impl Walled {
     }
 }
 
+fn service_at(port: u16) -> SocketAddr {
+    SocketAddr::new(VIRTUAL_ADDRESS.into(), port)
+}
+
 fn serve(pod: &Pod) -> Result<Proc> {
     pod.spawn(&own_program()?, &["bench-peer", "serve"])
 }
@@ -193,7 +204,9 @@ metadata: {{ name: server }}
 spec:
   clusterIPs: [{VIRTUAL_ADDRESS}]
   selector: {{ app: server }}
-  ports: [{{ name: http, port: 80, targetPort: {ECHO_PORT} }}]
+  ports:
+    - {{ name: http, port: 80, targetPort: {ECHO_PORT} }}
+    - {{ name: tcp, port: {BALANCED_PORT}, targetPort: {ECHO_PORT} }}
 ---
 apiVersion: weir.dev/v1
 kind: Workload
@@ -255,8 +268,8 @@ fn nftables(size: u32) -> String {
     format!(
         "flush ruleset
 table ip wall {{
-  set denied {{ type ipv4_addr; flags interval; elements = {{ {} }} }}
-  chain output {{ type filter hook output priority 0; ip daddr @denied drop }}
+  set denied {{ type ipv4_addr; flags interval; elements = {{ {} }}; }}
+  chain output {{ type filter hook output priority 0; ip daddr @denied drop; }}
 }}
 ",
         elements.join(", ")
