@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod addr;
+mod beat;
 mod counter;
 mod decide;
 mod flow;
@@ -15,6 +16,7 @@ mod id;
 mod table;
 
 pub use addr::{Addr, Destination, Port};
+pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
 pub use flow::{Event, EventKind, Flow, FlowKey, Note};
@@ -27,4 +29,4 @@ pub use table::{
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map
 /// and compared at takeover; raised with every change of a map's meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -291,7 +291,7 @@ mod pod {
         AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, NetnsCookie, NodeConfig,
         PortEntry, PortKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
     };
-    use crate::{Event, Flow, FlowKey};
+    use crate::{Beat, Event, Flow, FlowKey};
     pod!(
         NetnsCookie,
         WorkloadId,
@@ -309,6 +309,7 @@ mod pod {
         FlowKey,
         Flow,
         Event,
+        Beat,
     );
 }
 

@@ -5,6 +5,7 @@
 //! | --- | --- | --- | --- |
 //! | `ABI` | daemon, once | daemon at takeover | uninstall |
 //! | `NODE` | daemon at start | every hook | – |
+//! | `BEAT` | daemon, five times a second | `connect` | – |
 //! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
 //! | `ADDRESSES`, `SERVICES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect` | daemon |
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
@@ -13,6 +14,7 @@
 //! | `NOTES` | `connect` | `sock_ops`, `getpeername` | `connect`, or with the socket |
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
+//! | `OLDER` | daemon, on enrolment | daemon | daemon |
 //! | `EVENTS` | `connect`, fence | daemon | consumed |
 //! | `COUNTERS` | every hook | daemon | – |
 
@@ -20,9 +22,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Event, Flow, FlowKey, LocalEntry,
-    LocalKey, NetnsCookie, NodeConfig, PortEntry, PortKey, ServiceEntry, ServiceKey, Workload,
-    WorkloadId,
+    AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Event, Flow, FlowKey,
+    LocalEntry, LocalKey, NetnsCookie, NodeConfig, PortEntry, PortKey, ServiceEntry, ServiceKey,
+    Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -34,6 +36,9 @@ pub static ABI: Array<u32, 1> = Array::new();
 
 #[btf_map]
 pub static NODE: Array<NodeConfig, 1> = Array::new();
+
+#[btf_map]
+pub static BEAT: Array<Beat, 1> = Array::new();
 
 #[btf_map]
 pub static WORKLOADS: HashMap<NetnsCookie, Workload, 4_096, GROWS> = HashMap::new();
@@ -70,6 +75,9 @@ pub static ACCEPTED: SkStorage<Flow> = SkStorage::new();
 
 #[btf_map]
 pub static LISTENERS: SkStorage<u32> = SkStorage::new();
+
+#[btf_map]
+pub static OLDER: HashMap<u64, NetnsCookie, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();

@@ -3,8 +3,7 @@
 //!
 //! Must never differ from what the kernel holds once an apply has returned.
 
-use std::collections::BTreeMap;
-
+use imbl::OrdMap;
 use proxy_common::{
     Addr, AddressEntry, AddressKey, EgressEntry, EgressKey, LocalEntry, LocalKey, NetnsCookie,
     PortEntry, PortKey, ServiceEntry, ServiceKey, Tables, Workload,
@@ -13,21 +12,22 @@ use proxy_common::{
 /// An `EGRESS` key with its prefix length in bits, 32 to [`EgressKey::BITS`].
 pub type EgressPrefix = (u32, EgressKey);
 
-/// Every configuration map. Ordered, so that two of them can be compared in one pass.
+/// Every configuration map. A copy shares what is the same with its original,
+/// and comparing the two costs no more than what differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableSet {
     /// `WORKLOADS`.
-    pub workloads: BTreeMap<NetnsCookie, Workload>,
+    pub workloads: OrdMap<NetnsCookie, Workload>,
     /// `LOCAL`.
-    pub local: BTreeMap<LocalKey, LocalEntry>,
+    pub local: OrdMap<LocalKey, LocalEntry>,
     /// `ADDRESSES`.
-    pub addresses: BTreeMap<AddressKey, AddressEntry>,
+    pub addresses: OrdMap<AddressKey, AddressEntry>,
     /// `SERVICES`.
-    pub services: BTreeMap<ServiceKey, ServiceEntry>,
+    pub services: OrdMap<ServiceKey, ServiceEntry>,
     /// `EGRESS`.
-    pub egress: BTreeMap<EgressPrefix, EgressEntry>,
+    pub egress: OrdMap<EgressPrefix, EgressEntry>,
     /// `EGRESS_PORTS`.
-    pub egress_ports: BTreeMap<PortKey, PortEntry>,
+    pub egress_ports: OrdMap<PortKey, PortEntry>,
 }
 
 impl Tables for TableSet {

@@ -13,10 +13,10 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
 use super::args::{EnrollArgs, UnenrollArgs};
-use super::client::{Body, ClientError};
+use super::client::{Body, ClientError, Query};
 use super::write::{object_path, write_options};
 use super::{Failure, Session};
-use crate::admin::wire::Receipt;
+use crate::admin::wire::{Closed, Receipt};
 use crate::config::{Kind, ObjectName};
 
 /// `weir enroll`: changes the Workload, or writes it if there is none.
@@ -59,7 +59,16 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
         }
         other => other?,
     };
-    session.print.receipt(&receipt, args.write.output)
+    session.print.receipt(&receipt, args.write.output)?;
+    if args.reset_existing && !receipt.dry_run {
+        let path = format!("/v1/workloads/{}/{}/older", name.namespace, name.name);
+        let closed: Closed = session
+            .client
+            .send(Method::DELETE, Query::new(path), None)?;
+        let line = format!("closed {} connections older than that", closed.closed);
+        session.print.note(&line);
+    }
+    Ok(())
 }
 
 /// `weir unenroll`.

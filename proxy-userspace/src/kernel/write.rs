@@ -5,14 +5,22 @@
 //! and last what nobody refers to any more is removed. So no connect sees half
 //! an object, and a failure on the way leaves something that is closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use aya::Pod;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key as TrieKey;
-use proxy_common::{EgressEntry, EgressKey, NetnsCookie, PolicySetId, Workload, WorkloadId};
+use aya::maps::{HashMap, MapData};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use proxy_common::{
+    AddressEntry, AddressKey, EgressEntry, EgressKey, LocalEntry, LocalKey, NetnsCookie,
+    PolicySetId, PortEntry, PortKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+};
 
 use super::error::KernelError;
-use super::maps::{Maps, max_entries};
+use super::limits::{Limits, TableMap};
+use super::maps::Maps;
 use crate::tables::{EgressPrefix, TableSet};
 
 /// The differences between two maps, by what they do.
@@ -23,76 +31,91 @@ struct Diff<K, V> {
 }
 
 impl<K: Ord + Copy, V: PartialEq + Copy> Diff<K, V> {
-    fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
-        let gone = from
-            .keys()
-            .filter(|key| !to.contains_key(key))
-            .copied()
-            .collect();
-        let (mut changed, mut new) = (Vec::new(), Vec::new());
-        for (key, value) in to {
-            match from.get(key) {
-                None => new.push((*key, *value)),
-                Some(old) if old != value => changed.push((*key, *value)),
-                Some(_) => {}
+    fn between(from: &OrdMap<K, V>, to: &OrdMap<K, V>) -> Self {
+        let (mut gone, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for item in from.diff(to) {
+            match item {
+                DiffItem::Add(key, value) => new.push((*key, *value)),
+                DiffItem::Update { new: value, .. } => changed.push((*value.0, *value.1)),
+                DiffItem::Remove(key, _) => gone.push(*key),
             }
         }
         Self { gone, changed, new }
     }
 }
 
-/// Refuses a table set that does not fit, before anything is written.
-pub fn check_size(to: &TableSet) -> Result<(), KernelError> {
-    let sizes = [
-        ("WORKLOADS", to.workloads.len()),
-        ("LOCAL", to.local.len()),
-        ("ADDRESSES", to.addresses.len()),
-        ("SERVICES", to.services.len()),
-        // Old and new policy sets stand side by side for a moment.
-        ("EGRESS", to.egress.len() * 2),
-        ("EGRESS_PORTS", to.egress_ports.len() * 2),
-    ];
-    for (map, wanted) in sizes {
-        let limit = max_entries(map);
-        if wanted > limit {
-            return Err(KernelError::TooLarge { map, wanted, limit });
+/// All that differs between two table sets.
+pub struct Changes {
+    workloads: Diff<NetnsCookie, Workload>,
+    local: Diff<LocalKey, LocalEntry>,
+    addresses: Diff<AddressKey, AddressEntry>,
+    services: Diff<ServiceKey, ServiceEntry>,
+    egress: Diff<EgressPrefix, EgressEntry>,
+    ports: Diff<PortKey, PortEntry>,
+}
+
+impl Changes {
+    /// What to do to get from `from` to `to`.
+    pub fn between(from: &TableSet, to: &TableSet) -> Self {
+        Self {
+            workloads: Diff::between(&from.workloads, &to.workloads),
+            local: Diff::between(&from.local, &to.local),
+            addresses: Diff::between(&from.addresses, &to.addresses),
+            services: Diff::between(&from.services, &to.services),
+            egress: Diff::between(&from.egress, &to.egress),
+            ports: Diff::between(&from.egress_ports, &to.egress_ports),
         }
     }
-    Ok(())
+
+    /// Refuses what does not fit, before anything is written. What goes last
+    /// stands beside what comes first for a moment, so both have to fit.
+    pub fn check_size(&self, to: &TableSet, limits: &Limits) -> Result<(), KernelError> {
+        let sizes = [
+            (
+                TableMap::Workloads,
+                to.workloads.len() + self.workloads.gone.len(),
+            ),
+            (TableMap::Local, to.local.len() + self.local.gone.len()),
+            (TableMap::Addresses, to.addresses.len()),
+            (TableMap::Services, to.services.len()),
+            (TableMap::Egress, to.egress.len() + self.egress.gone.len()),
+            (
+                TableMap::EgressPorts,
+                to.egress_ports.len() + self.ports.gone.len(),
+            ),
+        ];
+        for (map, wanted) in sizes {
+            limits.check(map, wanted)?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes the difference between `from`, which the maps hold, and `to`.
-pub fn write(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
-    let ports = Diff::between(&from.egress_ports, &to.egress_ports);
-    let egress = Diff::between(&from.egress, &to.egress);
+pub fn write(
+    maps: &mut Maps,
+    from: &TableSet,
+    to: &TableSet,
+    changes: &Changes,
+) -> Result<(), KernelError> {
+    let Changes { egress, ports, .. } = changes;
     let live = live_policy_sets(from);
     let is_live = |prefix: &EgressPrefix| live.contains(&prefix.1.policy_set);
 
     // Nobody refers to these yet: port tables are never changed once written.
-    for (key, value) in ports.new.iter().chain(&ports.changed) {
-        maps.egress_ports
-            .insert(key, value, 0)
-            .map_err(KernelError::map("EGRESS_PORTS"))?;
-    }
-    for (prefix, value) in egress.new.iter().filter(|(prefix, _)| !is_live(prefix)) {
-        maps.egress
-            .insert(&trie_key(prefix), value, 0)
-            .map_err(KernelError::map("EGRESS"))?;
-    }
+    put(&mut maps.egress_ports, "EGRESS_PORTS", &ports.new)?;
+    put(&mut maps.egress_ports, "EGRESS_PORTS", &ports.changed)?;
+    let (opening, unused): (Vec<_>, Vec<_>) =
+        egress.new.iter().partition(|(prefix, _)| is_live(prefix));
+    put_egress(maps, unused)?;
     close(
         maps,
-        from,
-        to,
+        changes,
         egress.gone.iter().filter(|prefix| is_live(prefix)),
     )?;
-    change(maps, from, to, &egress.changed)?;
-    let opening = egress.new.iter().filter(|(prefix, _)| is_live(prefix));
-    for (prefix, value) in opening {
-        maps.egress
-            .insert(&trie_key(prefix), value, 0)
-            .map_err(KernelError::map("EGRESS"))?;
-    }
-    open(maps, from, to)?;
+    change(maps, changes)?;
+    put_egress(maps, opening)?;
+    open(maps, from, to, changes)?;
 
     // Nobody refers to these any more.
     for prefix in egress.gone.iter().filter(|prefix| !is_live(prefix)) {
@@ -104,44 +127,11 @@ pub fn write(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), Kern
     Ok(())
 }
 
-/// Everything that takes a way out: a service without its entry is a virtual
-/// address with an unknown port (Deny), an external prefix falls to the default.
-fn close<'a>(
+fn put_egress<'a>(
     maps: &mut Maps,
-    from: &TableSet,
-    to: &TableSet,
-    egress_gone: impl Iterator<Item = &'a EgressPrefix>,
+    entries: impl IntoIterator<Item = &'a (EgressPrefix, EgressEntry)>,
 ) -> Result<(), KernelError> {
-    for key in Diff::between(&from.services, &to.services).gone {
-        remove(maps.services.remove(&key), "SERVICES")?;
-    }
-    for prefix in egress_gone {
-        remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
-    }
-    for key in Diff::between(&from.addresses, &to.addresses).gone {
-        remove(maps.addresses.remove(&key), "ADDRESSES")?;
-    }
-    Ok(())
-}
-
-/// Everything that stays and says something else: one element each.
-fn change(
-    maps: &mut Maps,
-    from: &TableSet,
-    to: &TableSet,
-    egress: &[(EgressPrefix, EgressEntry)],
-) -> Result<(), KernelError> {
-    for (key, value) in Diff::between(&from.addresses, &to.addresses).changed {
-        maps.addresses
-            .insert(key, value, 0)
-            .map_err(KernelError::map("ADDRESSES"))?;
-    }
-    for (key, value) in Diff::between(&from.services, &to.services).changed {
-        maps.services
-            .insert(key, value, 0)
-            .map_err(KernelError::map("SERVICES"))?;
-    }
-    for (prefix, value) in egress {
+    for (prefix, value) in entries {
         maps.egress
             .insert(&trie_key(prefix), value, 0)
             .map_err(KernelError::map("EGRESS"))?;
@@ -149,26 +139,55 @@ fn change(
     Ok(())
 }
 
+fn put<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    entries: &[(K, V)],
+) -> Result<(), KernelError> {
+    for (key, value) in entries {
+        map.insert(key, value, 0).map_err(KernelError::map(name))?;
+    }
+    Ok(())
+}
+
+/// Everything that takes a way out: a service without its entry is a virtual
+/// address with an unknown port (Deny), an external prefix falls to the default.
+fn close<'a>(
+    maps: &mut Maps,
+    changes: &Changes,
+    egress_gone: impl Iterator<Item = &'a EgressPrefix>,
+) -> Result<(), KernelError> {
+    for key in &changes.services.gone {
+        remove(maps.services.remove(key), "SERVICES")?;
+    }
+    for prefix in egress_gone {
+        remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
+    }
+    for key in &changes.addresses.gone {
+        remove(maps.addresses.remove(key), "ADDRESSES")?;
+    }
+    Ok(())
+}
+
+/// Everything that stays and says something else: one element each.
+fn change(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
+    put(&mut maps.addresses, "ADDRESSES", &changes.addresses.changed)?;
+    put(&mut maps.services, "SERVICES", &changes.services.changed)?;
+    put_egress(maps, &changes.egress.changed)
+}
+
 /// Addresses before their services (an address alone denies), then workloads:
 /// what they refer to is all there.
-fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
-    for (key, value) in Diff::between(&from.addresses, &to.addresses).new {
-        maps.addresses
-            .insert(key, value, 0)
-            .map_err(KernelError::map("ADDRESSES"))?;
-    }
-    for (key, value) in Diff::between(&from.services, &to.services).new {
-        maps.services
-            .insert(key, value, 0)
-            .map_err(KernelError::map("SERVICES"))?;
-    }
-    let local = Diff::between(&from.local, &to.local);
-    for (key, value) in local.new {
-        maps.local
-            .insert(key, value, 0)
-            .map_err(KernelError::map("LOCAL"))?;
-    }
-    let workloads = Diff::between(&from.workloads, &to.workloads);
+fn open(
+    maps: &mut Maps,
+    from: &TableSet,
+    to: &TableSet,
+    changes: &Changes,
+) -> Result<(), KernelError> {
+    put(&mut maps.addresses, "ADDRESSES", &changes.addresses.new)?;
+    put(&mut maps.services, "SERVICES", &changes.services.new)?;
+    put(&mut maps.local, "LOCAL", &changes.local.new)?;
+    let workloads = &changes.workloads;
     for (netns, workload) in workloads.changed.iter().chain(&workloads.new) {
         write_workload(
             maps,
@@ -177,18 +196,21 @@ fn open(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelErr
             from.workloads.get(netns).map(|old| old.id),
         )?;
     }
-    for netns in workloads.gone {
-        remove(maps.workloads.remove(&netns), "WORKLOADS")?;
+    for netns in &workloads.gone {
+        remove(maps.workloads.remove(netns), "WORKLOADS")?;
     }
     // Only now: a number may have gone from one workload to another.
-    let in_use: BTreeSet<WorkloadId> = to.workloads.values().map(|workload| workload.id).collect();
-    for id in from.workloads.values().map(|workload| workload.id) {
-        if !in_use.contains(&id) {
-            remove(maps.pending.remove(&id), "PENDING")?;
+    if !workloads.gone.is_empty() || !workloads.changed.is_empty() {
+        let in_use: BTreeSet<WorkloadId> =
+            to.workloads.values().map(|workload| workload.id).collect();
+        for id in from.workloads.values().map(|workload| workload.id) {
+            if !in_use.contains(&id) {
+                remove(maps.pending.remove(&id), "PENDING")?;
+            }
         }
     }
-    for key in local.gone {
-        remove(maps.local.remove(&key), "LOCAL")?;
+    for key in &changes.local.gone {
+        remove(maps.local.remove(key), "LOCAL")?;
     }
     Ok(())
 }
@@ -211,13 +233,16 @@ fn write_workload(
 
 /// What the maps hold now: after a crash, the work of an earlier process.
 pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
-    fn all<K: Ord, V>(
+    fn all<K: Ord + Clone, V: Clone>(
         name: &'static str,
         entries: impl Iterator<Item = Result<(K, V), MapError>>,
-    ) -> Result<BTreeMap<K, V>, KernelError> {
-        entries
-            .collect::<Result<_, _>>()
-            .map_err(KernelError::map(name))
+    ) -> Result<OrdMap<K, V>, KernelError> {
+        let mut table = OrdMap::new();
+        for entry in entries {
+            let (key, value) = entry.map_err(KernelError::map(name))?;
+            table.insert(key, value);
+        }
+        Ok(table)
     }
     Ok(TableSet {
         workloads: all("WORKLOADS", maps.workloads.iter())?,

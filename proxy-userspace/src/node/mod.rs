@@ -5,6 +5,7 @@
 
 mod canary;
 mod explain;
+mod older;
 mod pod;
 mod status;
 
@@ -13,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use proxy_common::NetnsCookie;
 
 pub use canary::run as run_canary;
 pub use pod::{Admission, CANARY_ADDR, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
@@ -87,7 +89,7 @@ impl Node {
         warnings: &mut Vec<Warning>,
     ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
-        for (name, workload) in &objects.workloads {
+        for (name, workload) in objects.index().local() {
             let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
                 continue;
             };
@@ -156,11 +158,15 @@ impl Node {
                 worker.send(Command::Serve(Arc::clone(&pod), listeners));
             }
         }
+        let left = Arc::clone(&self.snapshot.load().left);
         for worker in &self.workers {
             for name in &gone {
                 worker.send(Command::Leave(name.clone()));
             }
-            worker.send(Command::Refresh);
+            worker.send(Command::Refresh(Arc::clone(&left)));
+        }
+        if !gone.is_empty() || !self.started {
+            self.forget_older(enrolled.pods.values().map(Arc::as_ref));
         }
         self.pods = enrolled.pods;
         self.canaries
@@ -173,6 +179,18 @@ impl Node {
             .map(|source| Arc::clone(&source.label));
         self.telemetry
             .set_inventory(snapshot.revision, snapshot.sources.len() as u64, sources);
+    }
+
+    /// Whether the kernel's tables hold a snapshot whose pods are not placed yet.
+    fn check_size(&self, objects: &Objects, snapshot: &Snapshot) -> Result<(), InstallError> {
+        let locals = objects.index().local().values();
+        let enrolled = locals.filter(|workload| {
+            let local = workload.local.as_ref();
+            local.is_some_and(|local| local.enrolled)
+        });
+        lock(&self.kernel)
+            .check_size(&snapshot.tables, enrolled.count())
+            .map_err(|error| InstallError::Refused(error.to_string()))
     }
 
     fn fences(&self, pods: &BTreeMap<ObjectName, Arc<Pod>>) {
@@ -231,6 +249,15 @@ impl Dataplane for Node {
         generation: u64,
         revision: u64,
     ) -> Result<Vec<Warning>, InstallError> {
+        let former = self.snapshot.load_full();
+        let input = Input {
+            objects,
+            generation,
+            revision,
+        };
+        let mut snapshot = self.compiler.compile(input, &former);
+        // Before anything changes, and as a dry run finds it.
+        self.check_size(objects, &snapshot)?;
         let mut warnings = Vec::new();
         let enrolled = match self.enrol(objects, &mut warnings) {
             Ok(enrolled) => enrolled,
@@ -239,16 +266,14 @@ impl Dataplane for Node {
                 return Err(error);
             }
         };
-        let former = self.snapshot.load_full();
-        let input = Input {
-            objects,
-            pods: &enrolled.pods,
-            generation,
-            revision,
-        };
-        let snapshot = Arc::new(self.compiler.compile(input, &former));
+        self.compiler.place(&enrolled.pods, &mut snapshot);
+        let snapshot = Arc::new(snapshot);
         // The proxy first: whatever the kernel sends it by the new tables, it knows.
         self.snapshot.store(Arc::clone(&snapshot));
+        let known: BTreeSet<NetnsCookie> = {
+            let kernel = lock(&self.kernel);
+            kernel.tables().workloads.keys().copied().collect()
+        };
         let written = lock(&self.kernel).write(&snapshot.tables);
         if let Err(error) = written {
             self.snapshot.store(former);
@@ -260,9 +285,25 @@ impl Dataplane for Node {
             });
         }
         self.fences(&enrolled.pods);
+        let newcomers = enrolled.newcomers.iter().map(|newcomer| &newcomer.pod);
+        // What an earlier process enrolled was governed all the time.
+        for pod in newcomers.filter(|pod| !known.contains(&pod.netns().cookie())) {
+            self.note_older(pod);
+        }
         self.settle(enrolled);
         self.started = true;
         Ok(warnings)
+    }
+
+    fn check(&mut self, objects: &Objects) -> Result<(), InstallError> {
+        let former = self.snapshot.load_full();
+        let input = Input {
+            objects,
+            generation: former.generation,
+            revision: former.revision,
+        };
+        let snapshot = self.compiler.compile(input, &former);
+        self.check_size(objects, &snapshot)
     }
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
@@ -274,7 +315,16 @@ impl Dataplane for Node {
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {
-        status::workloads(&lock(&self.kernel), &self.snapshot.load(), &self.pods)
+        let mut workloads =
+            status::workloads(&lock(&self.kernel), &self.snapshot.load(), &self.pods);
+        for (workload, pod) in workloads.iter_mut().zip(self.pods.values()) {
+            workload.older_connections = self.older(pod) as u64;
+        }
+        workloads
+    }
+
+    fn reset_older(&mut self, name: &ObjectName) -> Result<usize, InstallError> {
+        Node::reset_older(self, name)
     }
 }
 

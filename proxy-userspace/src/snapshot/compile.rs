@@ -4,23 +4,24 @@
 //! so that an unrelated apply does not start anybody's turn again. Must never
 //! touch the kernel or a socket.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, EgressEntry, EgressKey, LISTENERS_MAX, LocalKey,
-    PortKey, PortTableId, ServiceEntry, ServiceKey,
+    Addr, AddressEntry, AddressKey, AddressKind, LISTENERS_MAX, LocalKey, NetworkId, ServiceEntry,
+    ServiceKey,
 };
 
-use super::ids::{Ids, PolicyClass, PortTable};
-use super::{CANARY, EgressView, Snapshot, Source, service};
-use crate::config::Objects;
-use crate::config::object::{
-    EgressRule, EgressTarget, Labels, MeshConfig, ObjectName, Service, Workload, selects,
-};
+use super::ids::Ids;
+use super::mesh::Mesh;
+use super::policies::Into;
+use super::{Basis, CANARY, EgressView, Snapshot, Source, service};
+use crate::config::object::{EgressRule, EgressTarget, ObjectName, Service, ServicePort, Workload};
+use crate::config::{Objects, Owner};
 use crate::egress::host::{HostName, HostPattern};
-use crate::egress::policy;
 use crate::node::{CANARY_ADDR, CANARY_PORT, Pod};
 use crate::tables::TableSet;
 
@@ -28,21 +29,22 @@ use crate::tables::TableSet;
 /// over, and a fraction of what the node's table holds.
 const PENDING_MAX: u32 = 4_096;
 
-/// Time to send a request head, unless a `MeshConfig` says otherwise.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What a snapshot is made of.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// The objects to put in force.
     pub objects: &'a Objects,
-    /// Namespace and sockets of each enrolled workload of this node.
-    pub pods: &'a BTreeMap<ObjectName, Arc<Pod>>,
     /// Number of the rules.
     pub generation: u64,
     /// Number of the inventory.
     pub revision: u64,
 }
+
+/// Namespace and sockets of each enrolled workload of this node.
+pub type Pods = BTreeMap<ObjectName, Arc<Pod>>;
+
+/// A change of one object, before and after.
+type Edit<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
 
 /// Makes snapshots, one after the other.
 #[derive(Debug, Default)]
@@ -51,34 +53,112 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// The snapshot of `input`; `former` is the one in force.
+    /// The snapshot of `input`, but for what the pods themselves decide on;
+    /// `former` is the one in force, and what did not change since is shared with it.
     pub fn compile(&mut self, input: Input<'_>, former: &Snapshot) -> Snapshot {
-        let Input {
-            objects,
-            pods,
-            generation,
-            revision,
-        } = input;
+        let objects = input.objects;
         let mut snapshot = Snapshot {
-            generation,
-            revision,
+            generation: input.generation,
+            revision: input.revision,
+            services: former.services.clone(),
+            egress: former.egress.clone(),
+            tables: TableSet {
+                workloads: OrdMap::new(),
+                local: OrdMap::new(),
+                ..former.tables.clone()
+            },
+            basis: Basis {
+                objects: objects.clone(),
+                policies: former.basis.policies.clone(),
+                canaries: former.basis.canaries.clone(),
+            },
             ..Snapshot::default()
         };
-        for service in objects.services.values() {
-            self.service(objects, service, former, &mut snapshot);
-        }
-        for rule in objects.egress_rules.values() {
-            let view = self.egress_view(rule);
-            snapshot.egress.insert(view.id, view);
-        }
-        self.addresses(objects, &mut snapshot.tables);
-        self.policies(objects, pods, &mut snapshot.tables);
+        let before = &former.basis.objects;
+        self.services(objects, before, former, &mut snapshot);
+        self.addresses(objects, before, &mut snapshot.tables);
+        self.egress_views(objects, before, &mut snapshot);
+        let mut into = Into {
+            ids: &mut self.ids,
+            tables: &mut snapshot.tables,
+            views: &snapshot.egress,
+        };
+        snapshot.basis.policies.update(before, objects, &mut into);
+        snapshot
+    }
+
+    /// Adds what the pods are to a snapshot.
+    pub fn place(&mut self, pods: &Pods, snapshot: &mut Snapshot) {
+        let objects = snapshot.basis.objects.clone();
+        let mut networks = BTreeSet::new();
         for (name, pod) in pods {
             if let Some(workload) = objects.workloads.get(name) {
-                self.source(objects, workload, pod, &mut snapshot);
+                networks.insert(self.ids.network(&workload.network));
+                self.source(&objects, workload, pod, snapshot);
             }
         }
-        snapshot
+        let former = std::mem::replace(&mut snapshot.basis.canaries, networks.clone());
+        for gone in former.difference(&networks) {
+            let (address, service) = canary_keys(*gone);
+            snapshot.tables.addresses.remove(&address);
+            snapshot.tables.services.remove(&service);
+        }
+        for network in networks {
+            let (address, service) = canary_keys(network);
+            let entry = AddressEntry::new(AddressKind::Service);
+            snapshot.tables.addresses.insert(address, entry);
+            let entry = ServiceEntry { service: CANARY };
+            snapshot.tables.services.insert(service, entry);
+        }
+    }
+
+    /// Every service that changed, or whose endpoints or rules did.
+    fn services(
+        &mut self,
+        objects: &Objects,
+        before: &Objects,
+        former: &Snapshot,
+        snapshot: &mut Snapshot,
+    ) {
+        let affected = affected(objects, before);
+        // All that goes first: what one service gives up another may take.
+        for name in &affected {
+            if let Some(service) = before.services.get(name) {
+                for port in &service.ports {
+                    let id = self.ids.service(&service.name, port.port);
+                    snapshot.services.remove(&id);
+                    for key in self.service_keys(service, port) {
+                        snapshot.tables.services.remove(&key);
+                    }
+                }
+            }
+        }
+        let mut left = HashSet::new();
+        for name in &affected {
+            if let Some(service) = before.services.get(name) {
+                left.extend(self.endpoints(service, former));
+            }
+        }
+        for name in &affected {
+            if let Some(service) = objects.services.get(name) {
+                self.service(objects, service, former, snapshot);
+                for stays in self.endpoints(service, snapshot) {
+                    left.remove(&stays);
+                }
+            }
+        }
+        snapshot.left = Arc::new(left);
+    }
+
+    /// Where the ready endpoints of a service listen.
+    fn endpoints(&mut self, service: &Service, snapshot: &Snapshot) -> Vec<SocketAddr> {
+        let ports = service.ports.iter();
+        let views = ports.filter_map(|port| {
+            let id = self.ids.service(&service.name, port.port);
+            snapshot.services.get(&id)
+        });
+        let endpoints = views.flat_map(|view| &view.all.endpoints);
+        endpoints.map(|endpoint| endpoint.addr).collect()
     }
 
     fn service(
@@ -88,7 +168,6 @@ impl Compiler {
         former: &Snapshot,
         snapshot: &mut Snapshot,
     ) {
-        let network = self.ids.network(&service.network);
         for port in &service.ports {
             let id = self.ids.service(&service.name, port.port);
             let view = service::view(
@@ -99,94 +178,69 @@ impl Compiler {
                 former.services.get(&id).map(Arc::as_ref),
             );
             snapshot.services.insert(id, Arc::new(view));
-            for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv4()) {
-                let key = ServiceKey {
-                    network,
-                    addr: Addr::from(*ip),
-                    port: port.port,
-                    pad: 0,
-                };
-                snapshot
-                    .tables
-                    .services
-                    .insert(key, ServiceEntry { service: id });
+            for key in self.service_keys(service, port) {
+                let entry = ServiceEntry { service: id };
+                snapshot.tables.services.insert(key, entry);
             }
         }
+    }
+
+    /// Where a port of a service can be dialled.
+    fn service_keys(&mut self, service: &Service, port: &ServicePort) -> Vec<ServiceKey> {
+        let network = self.ids.network(&service.network);
+        let port = port.port;
+        let addresses = service.cluster_ips.iter().filter(|ip| ip.is_ipv4());
+        let key = |ip: &IpAddr| ServiceKey {
+            network,
+            addr: Addr::from(*ip),
+            port,
+            pad: 0,
+        };
+        addresses.map(key).collect()
     }
 
     /// What every address is. IPv6 ones are left out: until IPv6 is governed
     /// they are external, and denied with everything external.
-    fn addresses(&mut self, objects: &Objects, tables: &mut TableSet) {
-        for service in objects.services.values() {
-            let network = self.ids.network(&service.network);
-            for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv4()) {
-                let key = AddressKey {
-                    network,
-                    addr: Addr::from(*ip),
-                };
-                tables
-                    .addresses
-                    .insert(key, AddressEntry::new(AddressKind::Service));
+    fn addresses(&mut self, objects: &Objects, before: &Objects, tables: &mut TableSet) {
+        let mut touched: BTreeSet<(&str, IpAddr)> = BTreeSet::new();
+        for (old, new) in edits(&before.services, &objects.services) {
+            for service in [old, new].into_iter().flatten() {
+                let addresses = service.cluster_ips.iter();
+                touched.extend(addresses.map(|ip| (service.network.as_str(), *ip)));
             }
         }
-        for workload in objects.workloads.values() {
-            let network = self.ids.network(&workload.network);
-            for ip in workload.addresses.iter().filter(|ip| ip.is_ipv4()) {
-                let key = AddressKey {
-                    network,
-                    addr: Addr::from(*ip),
-                };
-                tables
-                    .addresses
-                    .insert(key, AddressEntry::new(AddressKind::Workload));
+        for (old, new) in edits(&before.workloads, &objects.workloads) {
+            for workload in [old, new].into_iter().flatten() {
+                let addresses = workload.addresses.iter();
+                touched.extend(addresses.map(|ip| (workload.network.as_str(), *ip)));
             }
+        }
+        for (network, ip) in touched.into_iter().filter(|(_, ip)| ip.is_ipv4()) {
+            let key = AddressKey {
+                network: self.ids.network(network),
+                addr: Addr::from(ip),
+            };
+            let kind = match objects.index().owners(network, ip).first() {
+                Some(Owner::Service(_)) => AddressKind::Service,
+                Some(Owner::Workload(_)) => AddressKind::Workload,
+                None => {
+                    tables.addresses.remove(&key);
+                    continue;
+                }
+            };
+            tables.addresses.insert(key, AddressEntry::new(kind));
         }
     }
 
-    /// The egress prefixes of every class that an enrolled workload is in.
-    fn policies(
-        &mut self,
-        objects: &Objects,
-        pods: &BTreeMap<ObjectName, Arc<Pod>>,
-        tables: &mut TableSet,
-    ) {
-        let mut classes: Vec<PolicyClass> = pods
-            .keys()
-            .filter_map(|name| objects.workloads.get(name))
-            .map(|workload| class_of(objects, workload))
-            .collect();
-        classes.sort();
-        classes.dedup();
-        let mut in_use: HashMap<PortTable, PortTableId> = HashMap::new();
-        for class in classes {
-            let policy_set = self.ids.policy_set(&class);
-            let rules = objects
-                .egress_rules
-                .values()
-                .filter(|rule| class.contains(&selector_of(rule)));
-            let rules: Vec<_> = rules
-                .map(|rule| (self.ids.rule(&rule.name), rule.as_ref()))
-                .collect();
-            for ((bits, addr), table) in policy::compile(rules.into_iter()) {
-                let port_table = self.ids.port_table(&table);
-                let key = EgressKey { policy_set, addr };
-                tables
-                    .egress
-                    .insert((32 + bits, key), EgressEntry { port_table });
-                for (port, entry) in &table {
-                    tables.egress_ports.insert(
-                        PortKey {
-                            port_table,
-                            port: *port,
-                            pad: 0,
-                        },
-                        *entry,
-                    );
-                }
-                in_use.insert(table, port_table);
+    fn egress_views(&mut self, objects: &Objects, before: &Objects, snapshot: &mut Snapshot) {
+        for (old, new) in edits(&before.egress_rules, &objects.egress_rules) {
+            if let Some(rule) = new {
+                let view = self.egress_view(rule);
+                snapshot.egress.insert(view.id, view);
+            } else if let Some(rule) = old {
+                snapshot.egress.remove(&self.ids.rule(&rule.name));
             }
         }
-        self.ids.forget_port_tables(&in_use);
     }
 
     fn source(
@@ -198,13 +252,19 @@ impl Compiler {
     ) {
         let id = self.ids.workload(&workload.name);
         let network = self.ids.network(&workload.network);
-        let class = class_of(objects, workload);
+        let class = objects.index().egress_selectors_of(workload);
+        let policies = &snapshot.basis.policies;
+        // Every class of an enrolled workload was compiled; none means no rule.
+        let (policy_set, hosts) = match policies.of(&class) {
+            Some((policy_set, hosts)) => (policy_set, Arc::clone(hosts)),
+            None => (self.ids.policy_set(&class), Arc::default()),
+        };
         let mesh = Mesh::of(objects, &workload.name.namespace);
         let tables = &mut snapshot.tables;
         let mut entry = proxy_common::Workload {
             id,
             network,
-            policy_set: self.ids.policy_set(&class),
+            policy_set,
             pending_max: PENDING_MAX,
             egress_default: mesh.egress as u8,
             on_proxy_down: mesh.on_proxy_down as u8,
@@ -226,12 +286,8 @@ impl Compiler {
                 1,
             );
         }
-        canary(tables, network);
-        let services: Vec<_> = objects
-            .services
-            .values()
-            .filter(|service| service.owns(workload))
-            .collect();
+        let mut services: Vec<_> = objects.index().services_of(workload).collect();
+        services.sort_by_key(|service| &service.name);
         let source = Source {
             id,
             text: workload.name.to_string().into(),
@@ -246,25 +302,12 @@ impl Compiler {
                 .map(|service| service.name.clone())
                 .collect(),
             pod: Arc::clone(pod),
-            hosts: self.hosts(objects, &class, snapshot),
+            hosts,
             access_log: mesh.access_log,
             header_timeout: mesh.header_timeout,
             name: workload.name.clone(),
         };
         snapshot.sources.insert(id, Arc::new(source));
-    }
-
-    /// The rules on host names of a class.
-    fn hosts(
-        &mut self,
-        objects: &Objects,
-        class: &PolicyClass,
-        snapshot: &Snapshot,
-    ) -> Vec<Arc<EgressView>> {
-        let of_class = |rule: &&Arc<EgressRule>| class.contains(&selector_of(rule));
-        let rules = objects.egress_rules.values().filter(of_class);
-        let views = rules.filter_map(|rule| snapshot.egress.get(&self.ids.rule(&rule.name)));
-        views.filter(|view| view.hosts.is_some()).cloned().collect()
     }
 
     fn egress_view(&mut self, rule: &EgressRule) -> Arc<EgressView> {
@@ -287,81 +330,46 @@ fn hosts_of(target: &EgressTarget) -> Option<HostPattern> {
     }
 }
 
+/// The objects that are not what they were.
+fn edits<'a, T: PartialEq>(
+    before: &'a OrdMap<ObjectName, Arc<T>>,
+    next: &'a OrdMap<ObjectName, Arc<T>>,
+) -> impl Iterator<Item = Edit<'a, T>> {
+    before.diff(next).map(|item| match item {
+        DiffItem::Add(_, new) => (None, Some(new)),
+        DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+        DiffItem::Remove(_, old) => (Some(old), None),
+    })
+}
+
+/// The services whose views are not what they were.
+fn affected(objects: &Objects, before: &Objects) -> BTreeSet<ObjectName> {
+    let mut affected = BTreeSet::new();
+    for (old, new) in edits(&before.services, &objects.services) {
+        affected.extend(old.or(new).map(|service| service.name.clone()));
+    }
+    for (old, new) in edits(&before.workloads, &objects.workloads) {
+        for (workload, set) in [(old, before), (new, objects)] {
+            let services = workload.map(|workload| set.index().services_of(workload));
+            let services = services.into_iter().flatten();
+            affected.extend(services.map(|service| service.name.clone()));
+        }
+    }
+    for (old, new) in edits(&before.route_rules, &objects.route_rules) {
+        let rules = old.into_iter().chain(new);
+        affected.extend(rules.map(|rule| rule.destination.clone()));
+    }
+    affected
+}
+
 /// The canary's address is a service of every network that has a pod here.
-fn canary(tables: &mut TableSet, network: proxy_common::NetworkId) {
+fn canary_keys(network: NetworkId) -> (AddressKey, ServiceKey) {
     let addr = Addr::from(CANARY_ADDR);
-    tables.addresses.insert(
-        AddressKey { network, addr },
-        AddressEntry::new(AddressKind::Service),
-    );
-    let key = ServiceKey {
+    let service = ServiceKey {
         network,
         addr,
         port: CANARY_PORT,
         pad: 0,
     };
-    tables
-        .services
-        .insert(key, ServiceEntry { service: CANARY });
-}
-
-/// The mesh-wide settings that hold in one namespace.
-struct Mesh {
-    egress: proxy_common::EgressDefault,
-    on_proxy_down: proxy_common::OnProxyDown,
-    access_log: bool,
-    header_timeout: Duration,
-}
-
-impl Mesh {
-    fn of(objects: &Objects, namespace: &str) -> Self {
-        let named = |name: &str| {
-            objects
-                .mesh_configs
-                .values()
-                .find(|mesh| mesh.name.name == name)
-        };
-        let own = named(namespace).filter(|_| namespace != "default");
-        let layers = [own, named("default")];
-        Self {
-            egress: first(&layers, |mesh| mesh.egress).unwrap_or_default(),
-            on_proxy_down: first(&layers, |mesh| mesh.on_proxy_down).unwrap_or_default(),
-            access_log: first(&layers, |mesh| mesh.access_log).unwrap_or(true),
-            header_timeout: first(&layers, |mesh| mesh.header_timeout).unwrap_or(HEADER_TIMEOUT),
-        }
-    }
-}
-
-/// The first layer's value that is set.
-fn first<T>(
-    layers: &[Option<&Arc<MeshConfig>>],
-    field: impl Fn(&MeshConfig) -> Option<T>,
-) -> Option<T> {
-    layers.iter().flatten().find_map(|mesh| field(mesh))
-}
-
-/// Whom a rule holds for.
-fn selector_of(rule: &EgressRule) -> (String, Labels) {
-    let namespace = rule
-        .source
-        .namespace
-        .as_ref()
-        .unwrap_or(&rule.name.namespace);
-    (namespace.clone(), rule.source.labels.clone())
-}
-
-/// The selectors that pick a workload.
-fn class_of(objects: &Objects, workload: &Workload) -> PolicyClass {
-    let picks = |(namespace, labels): &(String, Labels)| {
-        *namespace == workload.name.namespace && selects(labels, &workload.labels)
-    };
-    let mut class: PolicyClass = objects
-        .egress_rules
-        .values()
-        .map(|rule| selector_of(rule))
-        .filter(picks)
-        .collect();
-    class.sort();
-    class.dedup();
-    class
+    (AddressKey { network, addr }, service)
 }

@@ -7,18 +7,22 @@
 
 mod compile;
 pub mod ids;
+mod mesh;
+mod policies;
 mod route;
 mod service;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use proxy_common::{Port, RuleId, ServiceId, WorkloadId};
+use proxy_common::{NetworkId, Port, RuleId, ServiceId, WorkloadId};
 
+use self::policies::Policies;
 use crate::balance::Cycle;
+use crate::config::Objects;
 use crate::config::object::{
     AppProtocol, EgressTarget, Labels, ObjectName, RequestField, SourceMatch, StringMatch,
 };
@@ -26,7 +30,7 @@ use crate::egress::host::HostPattern;
 use crate::node::Pod;
 use crate::tables::TableSet;
 
-pub use compile::{Compiler, Input};
+pub use compile::{Compiler, Input, Pods};
 pub use route::{Pick, Request};
 
 /// The service number that the daemon's canary dials: reserved.
@@ -40,13 +44,27 @@ pub struct Snapshot {
     /// Number of the inventory in force.
     pub revision: u64,
     /// Service ports by their number.
-    pub services: HashMap<ServiceId, Arc<ServiceView>>,
+    pub services: imbl::HashMap<ServiceId, Arc<ServiceView>>,
     /// Enrolled workloads by their number.
     pub sources: HashMap<WorkloadId, Arc<Source>>,
     /// Egress rules by their number.
-    pub egress: HashMap<RuleId, Arc<EgressView>>,
+    pub egress: imbl::HashMap<RuleId, Arc<EgressView>>,
     /// What the kernel decides by.
     pub tables: TableSet,
+    /// Endpoints that the one before had and this one has not.
+    pub left: Arc<HashSet<SocketAddr>>,
+    /// What the next one is made from.
+    basis: Basis,
+}
+
+/// What a snapshot was compiled from, and what it would take long to work out
+/// again: the next one shares all that stays the same.
+#[derive(Debug, Default)]
+struct Basis {
+    objects: Objects,
+    policies: Policies,
+    /// Networks in which canaries can be sent.
+    canaries: BTreeSet<NetworkId>,
 }
 
 /// An enrolled workload: who calls.
@@ -67,7 +85,7 @@ pub struct Source {
     /// Its namespace, sockets and limits.
     pub pod: Arc<Pod>,
     /// The rules on host names that hold for it.
-    pub hosts: Vec<Arc<EgressView>>,
+    pub hosts: Arc<[Arc<EgressView>]>,
     /// Whether its requests are logged.
     pub access_log: bool,
     /// How long it may take to send a request head.

@@ -22,17 +22,13 @@ pub(super) fn view(
     former: Option<&ServiceView>,
 ) -> ServiceView {
     let endpoints: Vec<Arc<Endpoint>> = objects
-        .workloads
-        .values()
-        .filter(|workload| workload.ready && service.owns(workload))
+        .index()
+        .members(service)
+        .filter(|workload| workload.ready)
         .filter_map(|workload| endpoint(workload, port.target_port))
         .collect();
-    let mut rules: Vec<&Arc<RouteRule>> = objects
-        .route_rules
-        .values()
-        .filter(|rule| rule.destination == service.name)
-        .collect();
-    // The objects come in the order of their names, and the sort is stable.
+    let mut rules: Vec<&Arc<RouteRule>> = objects.index().rules_for(&service.name).collect();
+    // They come in the order of their names, and the sort is stable.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.precedence));
     let select = |labels: &Labels| -> Vec<Arc<Endpoint>> {
         let picked = |endpoint: &&Arc<Endpoint>| {

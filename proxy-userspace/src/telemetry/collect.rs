@@ -182,6 +182,8 @@ impl Out<'_> {
             Counter::TableFull,
             Counter::ProxyDownClosed,
             Counter::ProxyDownOpen,
+            Counter::ProxyHungClosed,
+            Counter::ProxyHungOpen,
         ];
         self.counter(
             "weir_kernel_connects",
