@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
 use super::Kind;
@@ -277,17 +278,17 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
 /// One JSON document after the other; `None` if it is not JSON all through,
 /// or too many.
 fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
-    let mut json = serde_json::Deserializer::from_str(text);
     let mut nodes = Vec::new();
-    loop {
-        if json.end().is_ok() {
-            return Some(nodes);
-        }
+    // First where each ends, then what it holds: the parser itself can only
+    // tell its place by counting lines from the start.
+    for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        let mut json = serde_json::Deserializer::from_str(document.ok()?.get());
         nodes.push(NodeSeed { left }.deserialize(&mut json).ok()?);
         if nodes.len() > DOCUMENTS_MAX {
             return None;
         }
     }
+    Some(nodes)
 }
 
 /// Cuts at the document markers, which YAML allows nowhere else at the start

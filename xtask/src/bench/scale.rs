@@ -53,7 +53,7 @@ impl Shell {
             address: format!("10.200.{}.{}", index >> 8, index & 255),
         };
         shell.netns.ip([
-            "link add eth0 type dummy".to_owned(),
+            "link add eth0 type veth peer name eth1".to_owned(),
             format!("addr add {}/32 dev eth0", shell.address),
             "link set eth0 up".to_owned(),
         ])?;
