@@ -141,16 +141,7 @@ pub(super) fn run() -> Result<()> {
         },
     )?;
     let all = node.dir().join("all.json");
-    write(
-        &all,
-        shells
-            .iter()
-            .zip(0..)
-            .map(|(shell, index)| shell.document(index))
-            .chain((0..SERVICES).map(service))
-            .chain((0..SERVICES * ENDPOINTS).map(|index| endpoint(index, true)))
-            .chain((0..PREFIXES).map(|index| egress(index, 443))),
-    )?;
+    write(&all, everything(&shells))?;
     let size = fs::metadata(&all).context("the documents are gone")?.len() >> 20;
     println!(
         "applying {PODS} pods, {SERVICES} services, {} endpoints and {PREFIXES} prefixes: {size} MiB of JSON …",
@@ -165,6 +156,35 @@ pub(super) fn run() -> Result<()> {
         Some(ALL_TARGET),
     );
     wait_for_canaries(&weir)?;
+    one_by_one(&node, &weir, &mut lines)?;
+    memory(&weir, &mut lines)?;
+    weir.stop()?;
+    let start = Instant::now();
+    weir.launch()?;
+    line(
+        &mut lines,
+        "start with all of it stored",
+        start.elapsed(),
+        None,
+    );
+    println!("\n{lines}");
+    weir.finish()
+}
+
+/// Every document of the node.
+fn everything(shells: &[Shell]) -> impl Iterator<Item = Value> {
+    let local = shells
+        .iter()
+        .zip(0..)
+        .map(|(shell, index)| shell.document(index));
+    local
+        .chain((0..SERVICES).map(service))
+        .chain((0..SERVICES * ENDPOINTS).map(|index| endpoint(index, true)))
+        .chain((0..PREFIXES).map(|index| egress(index, 443)))
+}
+
+/// Changes of one object of each kind.
+fn one_by_one(node: &Node, weir: &Weir<'_>, lines: &mut String) -> Result<()> {
     let one = node.dir().join("one.json");
     let changes: [Change; 3] = [
         ("one Workload made unready", |turn| {
@@ -183,30 +203,19 @@ pub(super) fn run() -> Result<()> {
         let mut times = Vec::new();
         for turn in 0..CHANGES {
             write(&one, [change(turn)])?;
-            times.push(apply(&weir, &one)?);
+            times.push(apply(weir, &one)?);
         }
         times.sort();
         let median = times[times.len() / 2];
         line(
-            &mut lines,
+            lines,
             &format!("{what}, median of {CHANGES}"),
             median,
             Some(ONE_TARGET),
         );
-        line(&mut lines, "  slowest", times[times.len() - 1], None);
+        line(lines, "  slowest", times[times.len() - 1], None);
     }
-    memory(&weir, &mut lines)?;
-    weir.stop()?;
-    let start = Instant::now();
-    weir.launch()?;
-    line(
-        &mut lines,
-        "start with all of it stored",
-        start.elapsed(),
-        None,
-    );
-    println!("\n{lines}");
-    weir.finish()
+    Ok(())
 }
 
 /// They take the CPU that the next figures are about.

@@ -278,6 +278,6 @@ fn counts_are_bounded() {
     }
     assert_eq!(
         all.check(&Objects::default()).unwrap_err().to_string(),
-        "services: 10001: expected at most 10000 on one node"
+        "services: 50001: expected at most 50000 on one node"
     );
 }
