@@ -4,7 +4,7 @@
 //! Owns the bounds on input. All or nothing: one mistake, and no object at all.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
@@ -185,7 +185,7 @@ struct Collector<'s> {
     mistakes: Mistakes,
     warnings: Warnings,
     /// Source and document that each object was found in first.
-    places: BTreeMap<(Kind, ObjectName), (&'s str, usize)>,
+    places: HashMap<(Kind, ObjectName), (&'s str, usize)>,
 }
 
 impl<'s> Collector<'s> {
