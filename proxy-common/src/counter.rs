@@ -18,6 +18,10 @@ pub enum Counter {
     ProxyDownClosed,
     /// Connects let through because the proxy was dead and the workload is `open`.
     ProxyDownOpen,
+    /// Connects refused because a worker of the proxy hung (ECONNREFUSED).
+    ProxyHungClosed,
+    /// Connects let through because a worker of the proxy hung and the workload is `open`.
+    ProxyHungOpen,
     /// Events that found the ring buffer full: the denial held, its log line is missing.
     EventsLost,
     /// Flow entries that could not be written; the proxy resets such a connection.
@@ -35,7 +39,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Direct,
         Self::Proxied,
         Self::Denied,
@@ -43,6 +47,8 @@ impl Counter {
         Self::TableFull,
         Self::ProxyDownClosed,
         Self::ProxyDownOpen,
+        Self::ProxyHungClosed,
+        Self::ProxyHungOpen,
         Self::EventsLost,
         Self::FlowWriteFailed,
         Self::Balanced,
@@ -61,6 +67,8 @@ impl Counter {
             Self::TableFull => "table_full",
             Self::ProxyDownClosed => "proxy_down_closed",
             Self::ProxyDownOpen => "proxy_down_open",
+            Self::ProxyHungClosed => "proxy_hung_closed",
+            Self::ProxyHungOpen => "proxy_hung_open",
             Self::EventsLost => "events_lost",
             Self::FlowWriteFailed => "flow_write_failed",
             Self::Balanced => "balanced",

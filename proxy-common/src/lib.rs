@@ -9,6 +9,7 @@
 
 mod addr;
 mod balance;
+mod beat;
 mod counter;
 mod decide;
 mod ending;
@@ -19,6 +20,7 @@ mod table;
 
 pub use addr::{Addr, Destination, Port};
 pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw};
+pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
 pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
@@ -36,4 +38,4 @@ pub use table::{
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map
 /// and compared at takeover; raised with every change of a map's meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

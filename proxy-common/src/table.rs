@@ -289,7 +289,8 @@ mod pod {
         PortEntry, PortKey, Workload, WorkloadId,
     };
     use crate::{
-        Ending, EndpointSlot, Event, Flow, FlowKey, Note, Route, RouteKey, ServiceEntry, ServiceKey,
+        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Note, Route, RouteKey, ServiceEntry,
+        ServiceKey,
     };
     pod!(
         NetnsCookie,
@@ -313,6 +314,7 @@ mod pod {
         RouteKey,
         Route,
         EndpointSlot,
+        Beat,
     );
 }
 

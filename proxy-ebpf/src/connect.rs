@@ -9,7 +9,7 @@
 //! 3. `decide`
 //! 4. Deny: event, EPERM (ENETUNREACH without an address to dial from). Direct:
 //!    untouched. Balance: see `balance`. Proxy: 5.
-//! 5. pick the listener, see that it is weir's and alive, check the quota,
+//! 5. pick the listener, see that it is weir's and that weir is alive, check the quota,
 //!    note the dialled address on the socket, rewrite the destination
 //!
 //! Errors on the way are `closed`: ECONNREFUSED, and a counter says which.
@@ -20,12 +20,12 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Ipv6Tuple,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get,
+    bpf_ktime_get_ns, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get,
 };
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    Addr, Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, Note,
+    Addr, Beat, Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, Note,
     OnProxyDown, Reason, Verdict, Workload, decide,
 };
 
@@ -113,13 +113,16 @@ fn proxy(
     decision: &Decision,
 ) -> Outcome {
     if workload.listeners_len == 0 {
-        return Outcome::Done(proxy_down(workload, decision));
+        return Outcome::Done(proxy_down(workload, decision, Absence::Dead));
     }
     let Some(listener) = pick_listener(ctx, workload, &dst.addr) else {
         return Outcome::Deny(Reason::BoundDevice);
     };
     if !is_alive(ctx, &listener) {
-        return Outcome::Done(proxy_down(workload, decision));
+        return Outcome::Done(proxy_down(workload, decision, Absence::Dead));
+    }
+    if !is_beating() {
+        return Outcome::Done(proxy_down(workload, decision, Absence::Hung));
     }
     if let Some(counter) = over_limit(workload) {
         return Outcome::Done(refuse(counter));
@@ -198,6 +201,15 @@ fn is_alive(ctx: &SockAddrContext, listener: &Listener) -> bool {
     }
 }
 
+/// Whether every worker was alive a moment ago: a hung daemon still has its
+/// listeners, and who is sent there waits for nobody.
+#[inline(always)]
+fn is_beating() -> bool {
+    // SAFETY: the helper takes no argument.
+    let now = Beat(unsafe { bpf_ktime_get_ns() });
+    maps::BEAT.get(0).is_some_and(|beat| beat.is_fresh(now))
+}
+
 /// The counter of the limit that one more pending flow would break.
 #[inline(always)]
 fn over_limit(workload: &Workload) -> Option<Counter> {
@@ -214,15 +226,28 @@ fn over_limit(workload: &Workload) -> Option<Counter> {
     (total >= limit).then_some(Counter::TableFull)
 }
 
+/// In which way there is no daemon.
+#[derive(Clone, Copy)]
+enum Absence {
+    /// Nobody of weir's listens.
+    Dead,
+    /// Its listeners are there, but nobody serves them.
+    Hung,
+}
+
 /// No daemon: `closed`, or `open` where the address alone was enough to allow
 /// the connect. A name can only be checked by the proxy, so that stays closed.
 #[inline(always)]
-fn proxy_down(workload: &Workload, decision: &Decision) -> i32 {
+fn proxy_down(workload: &Workload, decision: &Decision, absence: Absence) -> i32 {
+    let (open, closed) = match absence {
+        Absence::Dead => (Counter::ProxyDownOpen, Counter::ProxyDownClosed),
+        Absence::Hung => (Counter::ProxyHungOpen, Counter::ProxyHungClosed),
+    };
     if workload.on_proxy_down() == OnProxyDown::Open && decision.reason != Reason::EgressByName {
-        count(Counter::ProxyDownOpen);
+        count(open);
         return ALLOW;
     }
-    refuse(Counter::ProxyDownClosed)
+    refuse(closed)
 }
 
 /// A socket can dial again after `AF_UNSPEC`: what it noted then is void now.

@@ -5,6 +5,7 @@
 //! | --- | --- | --- | --- |
 //! | `ABI` | daemon, once | daemon at takeover | uninstall |
 //! | `NODE` | daemon at start | every hook | – |
+//! | `BEAT` | daemon, five times a second | `connect` | – |
 //! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
 //! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect` | daemon |
 //! | `ENDPOINTS` | daemon, on apply | `connect` | overwritten, after a grace |
@@ -14,6 +15,7 @@
 //! | `NOTES` | `connect` | `sock_ops`, `getpeername` | `connect`, or with the socket |
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
+//! | `OLDER` | daemon, on enrolment | daemon | daemon |
 //! | `EVENTS` | `connect`, fence | daemon | consumed |
 //! | `ENDINGS` | `sock_ops`, `connect` | daemon | consumed |
 //! | `COUNTERS` | every hook | daemon | – |
@@ -22,8 +24,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event, Flow,
-    FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, PortEntry, PortKey, Route,
+    AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
+    Flow, FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, PortEntry, PortKey, Route,
     RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
 };
 
@@ -36,6 +38,9 @@ pub static ABI: Array<u32, 1> = Array::new();
 
 #[btf_map]
 pub static NODE: Array<NodeConfig, 1> = Array::new();
+
+#[btf_map]
+pub static BEAT: Array<Beat, 1> = Array::new();
 
 #[btf_map]
 pub static WORKLOADS: HashMap<NetnsCookie, Workload, 4_096, GROWS> = HashMap::new();
@@ -78,6 +83,9 @@ pub static ACCEPTED: SkStorage<Flow> = SkStorage::new();
 
 #[btf_map]
 pub static LISTENERS: SkStorage<u32> = SkStorage::new();
+
+#[btf_map]
+pub static OLDER: HashMap<u64, NetnsCookie, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();

@@ -25,7 +25,8 @@ use crate::admin::{Admin, serve as serve_admin};
 use crate::config::Store;
 use crate::control::Control;
 use crate::egress::names::Names;
-use crate::kernel::{Cgroup, Kernel, Pins, Streams};
+use crate::heart::{Heart, Pulse};
+use crate::kernel::{Cgroup, Kernel, Limits, LoadOptions, Pins, Streams};
 use crate::node::{Node, SharedKernel, lock};
 use crate::proxy::{Shared, WorkerHandle};
 use crate::report;
@@ -56,6 +57,8 @@ pub struct RunOptions {
     pub workers: Option<NonZeroUsize>,
     /// DNS servers for host names; empty: those of `/etc/resolv.conf`.
     pub resolvers: Vec<SocketAddr>,
+    /// How much the kernel's maps hold.
+    pub map_limits: Limits,
     /// Whether the hooks write debug lines.
     pub debug_hooks: bool,
     /// Port of the listener for redirected connections.
@@ -101,7 +104,9 @@ pub fn run(options: &RunOptions) -> Result<()> {
         .context("the access log cannot be opened")?;
     count_kernel(&telemetry, &kernel);
     let snapshot = Arc::new(ArcSwap::default());
-    let workers = start_workers(options, &kernel, &snapshot, &telemetry)?;
+    let (workers, pulses) = start_workers(options, &kernel, &snapshot, &telemetry)?;
+    let heartbeat = lock(&kernel).heartbeat()?;
+    let _heart = Heart::start(pulses, heartbeat).context("no thread for the heartbeat")?;
     let node = Node::new(
         kernel,
         workers,
@@ -222,7 +227,11 @@ fn load_kernel(options: &RunOptions) -> Result<(SharedKernel, Streams)> {
     let cgroup = Cgroup::open(&root)?;
     let pins = Pins::new(&options.bpffs)?;
     let own = cgroup.enter_own()?;
-    let (kernel, streams) = Kernel::load(&pins, &cgroup, &own, options.debug_hooks)?;
+    let load = LoadOptions {
+        limits: options.map_limits.clone(),
+        debug: options.debug_hooks,
+    };
+    let (kernel, streams) = Kernel::load(&pins, &cgroup, &own, load)?;
     Ok((Arc::new(Mutex::new(kernel)), streams))
 }
 
@@ -242,7 +251,7 @@ fn start_workers(
     kernel: &SharedKernel,
     snapshot: &Arc<ArcSwap<Snapshot>>,
     telemetry: &Telemetry,
-) -> Result<Vec<WorkerHandle>> {
+) -> Result<(Vec<WorkerHandle>, Vec<Arc<Pulse>>)> {
     let count = match options.workers {
         Some(workers) => workers.get(),
         None => std::thread::available_parallelism()?.get(),
@@ -258,13 +267,16 @@ fn start_workers(
         snapshot: Arc::clone(snapshot),
         names: Arc::new(names),
     };
-    (0..count)
-        .map(|index| {
-            let flows = lock(kernel).flows()?;
-            WorkerHandle::start(index, &shared, flows, telemetry.worker())
-                .context("a worker does not start")
-        })
-        .collect()
+    let start = |index| {
+        let flows = lock(kernel).flows()?;
+        let pulse = Pulse::start();
+        let own = Arc::clone(&pulse);
+        WorkerHandle::start(index, &shared, flows, own, telemetry.worker())
+            .context("a worker does not start")
+            .map(|worker| (worker, pulse))
+    };
+    let started: Result<Vec<_>> = (0..count).map(start).collect();
+    Ok(started?.into_iter().unzip())
 }
 
 /// What no later error could say as clearly.

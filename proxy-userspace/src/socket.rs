@@ -21,8 +21,11 @@ use nix::ifaddrs::getifaddrs;
 use nix::libc;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use proxy_common::NetnsCookie;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use crate::diag::Diag;
 
 /// Connections that may wait for `accept` on one listener.
 const BACKLOG: i32 = 4_096;
@@ -137,6 +140,19 @@ impl Netns {
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         })?
+    }
+
+    /// What lists the namespace's sockets.
+    pub fn diag(&self, home: &Self) -> io::Result<Diag> {
+        let socket = inside(&self.file, &home.file, || {
+            nix::sys::socket::socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkSockDiag,
+            )
+        })??;
+        Ok(Diag::new(socket))
     }
 
     /// A socket inside the namespace that begins to connect to `to`, bound to

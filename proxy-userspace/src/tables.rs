@@ -3,9 +3,9 @@
 //!
 //! Must never differ from what the kernel holds once an apply has returned.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use proxy_common::{
     Addr, AddressEntry, AddressKey, Block, BlockGeneration, EgressEntry, EgressKey, EndpointSlot,
     LocalEntry, LocalKey, NetnsCookie, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
@@ -15,34 +15,91 @@ use proxy_common::{
 /// An `EGRESS` key with its prefix length in bits, 32 to [`EgressKey::BITS`].
 pub type EgressPrefix = (u32, EgressKey);
 
-/// Every configuration map. Ordered, so that two of them can be compared in one pass.
+/// Every configuration map. A copy shares what is the same with its original,
+/// and comparing the two costs no more than what differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableSet {
     /// `WORKLOADS`.
-    pub workloads: BTreeMap<NetnsCookie, Workload>,
+    pub workloads: OrdMap<NetnsCookie, Workload>,
     /// `LOCAL`.
-    pub local: BTreeMap<LocalKey, LocalEntry>,
+    pub local: OrdMap<LocalKey, LocalEntry>,
     /// `ADDRESSES`.
-    pub addresses: BTreeMap<AddressKey, AddressEntry>,
+    pub addresses: OrdMap<AddressKey, AddressEntry>,
     /// `SERVICES`.
-    pub services: BTreeMap<ServiceKey, ServiceEntry>,
+    pub services: OrdMap<ServiceKey, ServiceEntry>,
     /// `ROUTES`.
-    pub routes: BTreeMap<RouteKey, Route>,
+    pub routes: OrdMap<RouteKey, Route>,
     /// `ENDPOINTS`, by the blocks that services and routes name. Of tables that
     /// were read back from the kernel it is empty: nobody needs to know.
-    pub blocks: BTreeMap<Block, Arc<[EndpointSlot]>>,
+    pub blocks: OrdMap<Block, Arc<[EndpointSlot]>>,
+    /// How many services and routes name each block.
+    pub named: OrdMap<Block, usize>,
+    /// Slots of these blocks.
+    pub slots: usize,
     /// `EGRESS`.
-    pub egress: BTreeMap<EgressPrefix, EgressEntry>,
+    pub egress: OrdMap<EgressPrefix, EgressEntry>,
     /// `EGRESS_PORTS`.
-    pub egress_ports: BTreeMap<PortKey, PortEntry>,
+    pub egress_ports: OrdMap<PortKey, PortEntry>,
 }
 
 impl TableSet {
-    /// Every block that a service or a route names.
-    pub fn named_blocks(&self) -> BTreeSet<Block> {
+    /// Puts the entry of a service, whose block is there.
+    pub fn put_service(&mut self, key: ServiceKey, entry: ServiceEntry) {
+        let former = self.services.insert(key, entry);
+        self.rename(
+            former.and_then(|former| former.own_block()),
+            entry.own_block(),
+        );
+    }
+
+    /// Takes the entry of a service away.
+    pub fn remove_service(&mut self, key: &ServiceKey) {
+        let former = self.services.remove(key);
+        self.rename(former.and_then(|former| former.own_block()), None);
+    }
+
+    /// Puts what a source gets of a service; its block is there.
+    pub fn put_route(&mut self, key: RouteKey, route: Route) {
+        let former = self.routes.insert(key, route);
+        self.rename(former.map(|former| former.block), Some(route.block));
+    }
+
+    /// Takes what a source gets away.
+    pub fn remove_route(&mut self, key: &RouteKey) {
+        let former = self.routes.remove(key);
+        self.rename(former.map(|former| former.block), None);
+    }
+
+    /// Counts who names which block, of entries that came by another way.
+    pub fn count_blocks(&mut self) {
+        (self.named, self.slots) = (OrdMap::new(), 0);
         let own = self.services.values().filter_map(ServiceEntry::own_block);
-        own.chain(self.routes.values().map(|route| route.block))
-            .collect()
+        let all = own.chain(self.routes.values().map(|route| route.block));
+        for block in all.collect::<Vec<_>>() {
+            self.rename(None, Some(block));
+        }
+    }
+
+    /// One entry names `to` instead of `from`. What nobody names goes.
+    fn rename(&mut self, from: Option<Block>, to: Option<Block>) {
+        let real = |block: &Block| block.len > 0;
+        if let Some(block) = to.filter(real) {
+            let count = self.named.entry(block).or_insert(0);
+            *count += 1;
+            if *count == 1 {
+                self.slots += block.len as usize;
+            }
+        }
+        if let Some(block) = from.filter(real)
+            && let Some(count) = self.named.get_mut(&block)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.slots -= block.len as usize;
+                self.named.remove(&block);
+                self.blocks.remove(&block);
+            }
+        }
     }
 }
 
@@ -102,6 +159,7 @@ pub fn mask(addr: Addr, bits: u32) -> Addr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
 
     use std::cell::Cell;

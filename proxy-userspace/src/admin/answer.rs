@@ -87,7 +87,7 @@ async fn admitted(
                 body.boxed(),
             ))
         }
-        Route::Apply | Route::Undo => Ok(wrong_method(&route, &method)),
+        Route::Apply | Route::Undo | Route::Older(_) => Ok(wrong_method(&route, &method)),
     }
 }
 

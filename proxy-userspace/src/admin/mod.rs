@@ -24,8 +24,9 @@ pub use self::socket::{SocketError, SocketOptions, Sockets};
 pub use self::tap::Observations;
 use crate::control::Control;
 
-/// The largest body that is taken, in bytes.
-pub const BODY_MAX: usize = 16 << 20;
+/// The largest body that is taken, in bytes: all the input that one apply may
+/// have, and as much again for how JSON quotes text.
+pub const BODY_MAX: usize = 2 * crate::config::INPUT_MAX;
 
 /// What the sockets speak for.
 pub struct Admin {

@@ -31,6 +31,8 @@ pub(super) enum Route {
     Explain,
     /// The workloads of this node.
     Workloads,
+    /// The connections that a workload dialled before it was enrolled.
+    Older(ObjectName),
     /// Who calls whom.
     Graph,
     /// What happens now.
@@ -57,6 +59,9 @@ impl Route {
             ["workloads"] => Ok(Self::Workloads),
             ["graph"] => Ok(Self::Graph),
             ["tap"] => Ok(Self::Tap),
+            ["workloads", namespace, name, "older"] => {
+                Ok(Self::Older(ObjectName::new(namespace, name)))
+            }
             [kind] => Ok(Self::List(parse_kind(kind)?)),
             [kind, namespace, name] if !namespace.is_empty() && !name.is_empty() => Ok(
                 Self::Object(parse_kind(kind)?, ObjectName::new(namespace, name)),
@@ -70,6 +75,7 @@ impl Route {
         match self {
             Self::Object(..) => &[Method::GET, Method::PUT, Method::PATCH, Method::DELETE],
             Self::Apply | Self::Undo => &[Method::POST],
+            Self::Older(_) => &[Method::DELETE],
             _ => &[Method::GET],
         }
     }

@@ -46,6 +46,13 @@ pub struct Receipt {
     pub warnings: Vec<Remark>,
 }
 
+/// The answer to `DELETE /v1/workloads/NAMESPACE/NAME/older`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Connections that were closed.
+    pub closed: u64,
+}
+
 /// What became of one object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

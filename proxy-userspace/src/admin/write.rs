@@ -97,6 +97,11 @@ pub(super) async fn write(
                     .await?,
             )
         }
+        Route::Older(name) => {
+            query.finish()?;
+            let closed = admin.control.reset_older(name).await? as u64;
+            json(&wire::Closed { closed })
+        }
         // The only other path that takes a method but GET.
         _ => apply(admin, query, intent, request).await,
     }

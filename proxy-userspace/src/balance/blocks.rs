@@ -6,10 +6,12 @@
 //! rests for [`GRACE`] first. Blocks of an earlier process are known by what
 //! the kernel's tables name, and treated alike.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use proxy_common::{Block, BlockGeneration, EndpointSlot};
 
 use super::Masses;
@@ -52,6 +54,8 @@ pub struct Blocks {
     resting: VecDeque<(Instant, u32, u32)>,
     /// Offsets of what was placed since the last [`Blocks::begin`].
     fresh: Vec<u32>,
+    /// What the kernel's tables named at the last [`Blocks::begin`].
+    known: OrdMap<Block, usize>,
 }
 
 impl Blocks {
@@ -66,13 +70,14 @@ impl Blocks {
             offsets: HashMap::new(),
             resting: VecDeque::new(),
             fresh: Vec::new(),
+            known: OrdMap::new(),
         }
     }
 
     /// Before a round of placing: `present` are the blocks that the kernel's
     /// tables name. Others begin to rest, and what has rested is free again.
-    pub fn begin(&mut self, present: &BTreeSet<Block>, now: Instant) {
-        self.fresh.clear();
+    /// Looks only at what is not as it was the last time.
+    pub fn begin(&mut self, present: &OrdMap<Block, usize>, now: Instant) {
         while let Some((since, offset, len)) = self.resting.front().copied() {
             if now.duration_since(since) < GRACE {
                 break;
@@ -80,20 +85,26 @@ impl Blocks {
             self.resting.pop_front();
             self.give_back(offset, len);
         }
-        let gone: Vec<u32> = self
-            .held
-            .values()
-            .filter(|held| !present.contains(&held.block))
-            .map(|held| held.block.offset)
-            .collect();
+        let known = std::mem::replace(&mut self.known, present.clone());
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        for item in known.diff(present) {
+            match item {
+                DiffItem::Add(block, _) => new.push(*block),
+                DiffItem::Remove(block, _) => gone.push(block.offset),
+                DiffItem::Update { .. } => {}
+            }
+        }
+        gone.append(&mut self.fresh);
         for offset in gone {
-            if let Some(block) = self.forget(offset) {
+            let held = self.held.get(&offset);
+            if held.is_some_and(|held| !present.contains_key(&held.block))
+                && let Some(block) = self.forget(offset)
+            {
                 self.resting.push_back((now, block.offset, block.len));
             }
         }
-        for block in present {
-            if block.len > 0 && !self.held.contains_key(&block.offset) && self.carve(*block) {
-                let block = *block;
+        for block in new {
+            if block.len > 0 && !self.held.contains_key(&block.offset) && self.carve(block) {
                 let content = None;
                 self.held.insert(block.offset, Held { block, content });
             }

@@ -294,6 +294,9 @@ pub(super) struct EnrollArgs {
     /// An address of the pod; may be repeated; those found in its network namespace if absent
     #[arg(long = "address", value_name = "IP")]
     pub(super) addresses: Vec<IpAddr>,
+    /// Also close the connections that the pod dialled before: nobody decided on them
+    #[arg(long)]
+    pub(super) reset_existing: bool,
     /// Namespace
     #[arg(short, long, default_value = "default")]
     pub(super) namespace: String,

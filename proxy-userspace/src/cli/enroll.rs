@@ -9,10 +9,10 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::args::{EnrollArgs, UnenrollArgs};
-use super::client::{Body, ClientError};
+use super::client::{Body, ClientError, Query};
 use super::write::{object_path, write_options};
 use super::{Failure, Session};
-use crate::admin::wire::Receipt;
+use crate::admin::wire::{Closed, Receipt};
 use crate::config::{Kind, ObjectName};
 use crate::socket::{AddrState, Netns};
 
@@ -56,7 +56,16 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
         }
         other => other?,
     };
-    session.print.receipt(&receipt, args.write.output)
+    session.print.receipt(&receipt, args.write.output)?;
+    if args.reset_existing && !receipt.dry_run {
+        let path = format!("/v1/workloads/{}/{}/older", name.namespace, name.name);
+        let closed: Closed = session
+            .client
+            .send(Method::DELETE, Query::new(path), None)?;
+        let line = format!("closed {} connections older than that", closed.closed);
+        session.print.note(&line);
+    }
+    Ok(())
 }
 
 /// `weir unenroll`.

@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::admin::BODY_MAX;
 use crate::admin::wire::SourceText;
+use crate::config::INPUT_MAX;
 
 /// A directory holds a configuration, not an archive.
 const DIRECTORY_MAX: usize = 10_000;
@@ -24,7 +24,7 @@ pub(super) enum FileError {
         source: io::Error,
     },
     /// All files together are larger than the daemon takes.
-    #[error("the files hold more than {} MiB: apply them in parts", BODY_MAX >> 20)]
+    #[error("the files hold more than {} MiB: apply them in parts", INPUT_MAX >> 20)]
     TooLarge,
     /// A directory without documents.
     #[error("{0}: no *.yaml, *.yml or *.json in this directory")]
@@ -39,7 +39,7 @@ pub(super) enum FileError {
 
 /// Reads everything that `paths` name, in that order; files of a directory by name.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<SourceText>, FileError> {
-    let mut left = BODY_MAX;
+    let mut left = INPUT_MAX;
     let mut sources = Vec::new();
     let mut stdin_read = false;
     for path in paths {
@@ -134,7 +134,7 @@ mod tests {
             .to_string();
         assert!(absent.contains("absent.yaml: No such file"), "{absent}");
         let large = temp.path().join("large.yaml");
-        fs::write(&large, "x".repeat(BODY_MAX + 1)).unwrap();
+        fs::write(&large, "x".repeat(INPUT_MAX + 1)).unwrap();
         let error = read(&[large]).unwrap_err();
         assert!(matches!(error, FileError::TooLarge), "{error}");
     }

@@ -78,6 +78,7 @@ pub(super) fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
         "CAPTURED",
         "PENDING",
         "OPEN",
+        "OLDER",
         "WHY",
     ]);
     for workload in &workloads.items {
@@ -90,6 +91,7 @@ pub(super) fn workload_table(workloads: &Items<WorkloadStatus>) -> String {
             yes(workload.captured),
             workload.pending_flows.to_string(),
             workload.open_connections.to_string(),
+            workload.older_connections.to_string(),
             workload.why.clone(),
         ]);
     }
@@ -185,13 +187,19 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         let _infallible = writeln!(text, "warning: {}", warning.text);
     }
-    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY"]);
+    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY", "KIB"]);
     for map in &dataplane.maps {
         let entries = map
             .entries
             .map(|entries| entries.to_string())
             .unwrap_or_default();
-        maps.row(vec![map.name.clone(), entries, map.capacity.to_string()]);
+        let size = map.bytes.map(|bytes| bytes.div_ceil(1024).to_string());
+        maps.row(vec![
+            map.name.clone(),
+            entries,
+            map.capacity.to_string(),
+            size.unwrap_or_default(),
+        ]);
     }
     let mut counters = Table::new(&["COUNTER", "VALUE"]);
     for (name, value) in &dataplane.counters {

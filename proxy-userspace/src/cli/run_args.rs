@@ -4,10 +4,11 @@
 //! Owns where each setting comes from. Must never accept a setting that the
 //! daemon does not enforce, and never a rule: rules come over the admin socket.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 use super::args::ADMIN_SOCKET;
 use crate::daemon::{RunOptions, UninstallOptions};
+use crate::kernel::{Limits, MapLimit, TableMap};
 
 /// Where pins go unless something else is said.
 const BPFFS: &str = "/sys/fs/bpf/weir";
@@ -65,6 +67,14 @@ pub(super) struct RunArgs {
     /// Group that may open the read-only socket beside the admin socket [default: root alone]
     #[arg(long, value_name = "GROUP", env = "WEIR_OBSERVER_GROUP")]
     pub(super) observer_group: Option<ObserverGroup>,
+    /// Entries that a kernel map holds; may be repeated, `weir status` shows the maps
+    #[arg(
+        long = "map-limit",
+        value_name = "MAP=ENTRIES",
+        env = "WEIR_MAP_LIMITS",
+        value_delimiter = ','
+    )]
+    pub(super) map_limits: Vec<MapLimit>,
     /// Let the kernel hooks write debug lines to the log
     #[arg(long)]
     pub(super) debug_hooks: bool,
@@ -199,6 +209,7 @@ struct Settings {
     accelerate: Option<Accelerate>,
     resolvers: Vec<Resolver>,
     observer_group: Option<ObserverGroup>,
+    map_limits: BTreeMap<TableMap, NonZeroU32>,
 }
 
 /// Why the daemon's settings could not be taken.
@@ -273,6 +284,7 @@ impl RunArgs {
             },
             workers: self.workers.or(file.workers),
             resolvers: resolvers.into_iter().map(|resolver| resolver.0).collect(),
+            map_limits: limits(file.map_limits, self.map_limits),
             debug_hooks: self.debug_hooks,
             #[cfg(feature = "redirect")]
             redirect_listener: self.redirect_listener,
@@ -314,6 +326,16 @@ impl Settings {
             what: error.to_string(),
         })
     }
+}
+
+/// The limits of the file, then those of the flags.
+fn limits(file: BTreeMap<TableMap, NonZeroU32>, flags: Vec<MapLimit>) -> Limits {
+    let file = file
+        .into_iter()
+        .map(|(map, entries)| MapLimit { map, entries });
+    let mut limits = Limits::default();
+    file.chain(flags).for_each(|limit| limits.set(limit));
+    limits
 }
 
 fn host_name() -> Result<String, SettingsError> {

@@ -4,10 +4,11 @@
 //! Owns the bounds on input. All or nothing: one mistake, and no object at all.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
 use super::Kind;
@@ -23,8 +24,11 @@ pub const INPUT_MAX: usize = 64 * 1024 * 1024;
 /// What they may unfold to, in values.
 const NODES_MAX: usize = 8_000_000;
 
-/// Documents of one file: a workload each, and as many again.
-const DOCUMENTS_MAX: usize = 200_000;
+/// Documents of one file: every object of the largest node, almost.
+const DOCUMENTS_MAX: usize = 500_000;
+
+/// Documents that are worth a thread of their own.
+const SHARE_MIN: usize = 1_000;
 
 /// How deep lists and maps may nest; the kinds need eight.
 const DEPTH_MAX: usize = 64;
@@ -82,12 +86,12 @@ pub fn parse(sources: &[Source]) -> Result<Parsed, Mistakes> {
                 .push(unreadable(&source.name, None, String::new(), expected));
             break;
         }
-        for (index, document) in documents(&source.text, &left).into_iter().enumerate() {
-            match document {
-                Ok(node) => collector.decode(&source.name, index + 1, &node),
+        for (index, decoded) in decode_all(&source.name, documents(&source.text, &left)) {
+            match decoded {
+                Ok(decoded) => collector.take(&source.name, index, decoded),
                 Err(Unreadable { path, expected }) => {
                     collector.mistakes.unreadable = true;
-                    let mistake = unreadable(&source.name, Some(index + 1), path, expected);
+                    let mistake = unreadable(&source.name, Some(index), path, expected);
                     collector.mistakes.push(mistake);
                 }
             }
@@ -108,9 +112,71 @@ pub fn parse_value(name: &str, value: &Value) -> Result<Parsed, Mistakes> {
 pub(super) fn parse_values(name: &str, values: &[Value]) -> Result<Parsed, Mistakes> {
     let mut collector = Collector::default();
     for (index, value) in values.iter().enumerate() {
-        collector.decode(name, index + 1, &Node::from(value));
+        let decoded = Decoded::new(name, index + 1, &Node::from(value));
+        collector.take(name, index + 1, decoded);
     }
     collector.finish()
+}
+
+/// What one document holds.
+struct Decoded {
+    found: Vec<Found>,
+    mistakes: Mistakes,
+    warnings: Warnings,
+}
+
+impl Decoded {
+    fn new(source: &str, document: usize, node: &Node) -> Self {
+        let report = Report::new(source, document);
+        let found = decode::document(node, &report);
+        let (mistakes, warnings) = report.into_parts();
+        Self {
+            found,
+            mistakes,
+            warnings,
+        }
+    }
+}
+
+/// Decodes documents, many of them on all CPUs. Each comes with its number, from 1.
+fn decode_all(
+    source: &str,
+    documents: Vec<Document>,
+) -> impl Iterator<Item = (usize, Result<Decoded, Unreadable>)> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = documents.len().div_ceil(threads).max(SHARE_MIN);
+    let mut rest = documents.into_iter().zip(1..);
+    let mut shares = Vec::new();
+    loop {
+        let share: Vec<_> = rest.by_ref().take(share).collect();
+        if share.is_empty() {
+            break;
+        }
+        shares.push(share);
+    }
+    let decode = |share: Vec<(Document, usize)>| -> Vec<_> {
+        let documents = share.into_iter();
+        documents
+            .map(|(document, index)| {
+                let decoded = document.map(|node| Decoded::new(source, index, &node));
+                (index, decoded)
+            })
+            .collect()
+    };
+    let last = shares.pop();
+    let decoded: Vec<Vec<_>> = std::thread::scope(|scope| {
+        let running: Vec<_> = shares
+            .into_iter()
+            .map(|share| scope.spawn(|| decode(share)))
+            .collect();
+        let last = last.map(decode);
+        let first = running.into_iter().map(|thread| match thread.join() {
+            Ok(decoded) => decoded,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        first.chain(last).collect()
+    });
+    decoded.into_iter().flatten()
 }
 
 #[derive(Default)]
@@ -119,17 +185,21 @@ struct Collector<'s> {
     mistakes: Mistakes,
     warnings: Warnings,
     /// Source and document that each object was found in first.
-    places: BTreeMap<(Kind, ObjectName), (&'s str, usize)>,
+    places: HashMap<(Kind, ObjectName), (&'s str, usize)>,
 }
 
 impl<'s> Collector<'s> {
-    fn decode(&mut self, source: &'s str, document: usize, node: &Node) {
-        let report = Report::new(source, document);
+    fn take(&mut self, source: &'s str, document: usize, decoded: Decoded) {
+        let Decoded {
+            found,
+            mut mistakes,
+            warnings,
+        } = decoded;
         for Found {
             object,
             version,
             path,
-        } in decode::document(node, &report)
+        } in found
         {
             let key = (object.kind(), object.name().clone());
             if let Some((first, number)) = self.places.get(&key) {
@@ -141,7 +211,7 @@ impl<'s> Collector<'s> {
                     value: Some(object.to_string()),
                     expected: format!("each object once; it is in {first}, document {number} too"),
                 };
-                report.push(mistake);
+                mistakes.push(mistake);
                 continue;
             }
             if let Some(version) = version {
@@ -150,7 +220,6 @@ impl<'s> Collector<'s> {
             self.places.insert(key, (source, document));
             self.parsed.objects.push(object);
         }
-        let (mistakes, warnings) = report.into_parts();
         self.mistakes.append(mistakes);
         self.warnings.append(warnings);
     }
@@ -209,20 +278,17 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
 /// One JSON document after the other; `None` if it is not JSON all through,
 /// or too many.
 fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
-    let mut rest = text.as_bytes();
     let mut nodes = Vec::new();
-    loop {
-        rest = rest.trim_ascii_start();
-        if rest.is_empty() {
-            return Some(nodes);
-        }
-        // Byte by byte, so that `rest` stands behind the document afterwards.
-        let mut json = serde_json::Deserializer::from_reader(&mut rest);
+    // First where each ends, then what it holds: the parser itself can only
+    // tell its place by counting lines from the start.
+    for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        let mut json = serde_json::Deserializer::from_str(document.ok()?.get());
         nodes.push(NodeSeed { left }.deserialize(&mut json).ok()?);
         if nodes.len() > DOCUMENTS_MAX {
             return None;
         }
     }
+    Some(nodes)
 }
 
 /// Cuts at the document markers, which YAML allows nowhere else at the start

@@ -10,7 +10,9 @@ mod decode;
 mod diff;
 mod document;
 mod encode;
+mod index;
 mod kind;
+mod matching;
 mod mistake;
 mod name;
 mod node;
@@ -21,6 +23,7 @@ mod store;
 
 pub use diff::{diff, to_yaml};
 pub use document::{INPUT_MAX, Parsed, Source, parse, parse_value};
+pub use index::{EgressSelector, Index, Owner};
 pub use kind::{Kind, UnknownKind};
 pub use mistake::{Mistake, Mistakes, Warning};
 pub use object::{Object, ObjectName};
@@ -28,7 +31,7 @@ pub use objects::{Change, Objects};
 pub use patch::{PatchError, PatchType, patch};
 pub use store::{
     Author, Edit, Entry, EntryChange, HISTORY_MAX, Receipt, ResourceVersion, Stale, Store,
-    StoreError,
+    StoreError, Versions,
 };
 
 #[cfg(test)]

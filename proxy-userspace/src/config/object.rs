@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_common::{EgressDefault, OnProxyDown, Port};
-use regex::{Regex, RegexBuilder};
 
 use super::Kind;
 use super::encode;
+pub use super::matching::StringMatch;
 
 /// Labels of an object, or those that a selector asks for.
 pub type Labels = BTreeMap<String, String>;
@@ -134,65 +134,6 @@ pub struct Workload {
     pub local: Option<LocalPod>,
 }
 
-/// A value to compare a string with.
-#[derive(Clone, Debug)]
-pub enum StringMatch {
-    /// `exact`.
-    Exact(String),
-    /// `prefix`.
-    Prefix(String),
-    /// `regex`, compiled; matches the whole value (RE2 syntax, linear time).
-    Regex(Regex),
-}
-
-/// What the compiled form of one pattern may take, in bytes. Patterns are
-/// written by people and matched per request.
-const REGEX_SIZE_MAX: usize = 256 * 1024;
-
-/// A pattern is compiled between these, so that it speaks of the whole value.
-const ANCHORS: (&str, &str) = (r"\A(?:", r")\z");
-
-impl StringMatch {
-    /// Compiles `pattern`, anchored to the whole value.
-    ///
-    /// # Errors
-    /// The pattern is malformed, or takes more than 256 KiB compiled.
-    pub fn regex(pattern: &str) -> Result<Self, regex::Error> {
-        let build = |pattern: &str| {
-            RegexBuilder::new(pattern)
-                .size_limit(REGEX_SIZE_MAX)
-                .build()
-        };
-        // On its own first: `a)|(b` compiles between the anchors only.
-        build(pattern)?;
-        build(&format!("{}{pattern}{}", ANCHORS.0, ANCHORS.1)).map(Self::Regex)
-    }
-
-    /// Whether `value` is matched.
-    pub fn matches(&self, value: &str) -> bool {
-        match self {
-            Self::Exact(text) => value == text,
-            Self::Prefix(text) => value.starts_with(text.as_str()),
-            Self::Regex(regex) => regex.is_match(value),
-        }
-    }
-
-    /// The key that says how it compares, and the text as it was written.
-    pub fn as_written(&self) -> (&'static str, &str) {
-        match self {
-            Self::Exact(text) => ("exact", text),
-            Self::Prefix(text) => ("prefix", text),
-            Self::Regex(regex) => {
-                let anchored = regex.as_str();
-                let inner = anchored
-                    .strip_prefix(ANCHORS.0)
-                    .and_then(|rest| rest.strip_suffix(ANCHORS.1));
-                ("regex", inner.unwrap_or(anchored))
-            }
-        }
-    }
-}
-
 /// Which part of a request a match looks at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequestField {
@@ -240,7 +181,7 @@ pub struct Route {
 }
 
 /// A `RouteRule`: which requests to a service go to which of its endpoints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteRule {
     /// Identity.
     pub name: ObjectName,
@@ -300,6 +241,24 @@ pub struct EgressRule {
     pub ports: Vec<(Port, EgressProtocol)>,
     /// For whom.
     pub source: EgressSource,
+}
+
+impl EgressRule {
+    /// The namespace whose workloads it is for.
+    pub fn source_namespace(&self) -> &str {
+        self.source
+            .namespace
+            .as_deref()
+            .unwrap_or(&self.name.namespace)
+    }
+
+    /// Whom it holds for.
+    pub fn selector(&self) -> (String, Labels) {
+        (
+            self.source_namespace().to_owned(),
+            self.source.labels.clone(),
+        )
+    }
 }
 
 /// A `MeshConfig`: defaults of the node (`default`) or of the namespace it is named after.
@@ -388,9 +347,19 @@ impl fmt::Display for Object {
     }
 }
 
-/// By canonical document: two objects that mean the same are equal.
+/// Two objects that mean the same are equal.
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
-        self.to_json() == other.to_json()
+        match (self, other) {
+            (Self::Service(one), Self::Service(other)) => one == other,
+            (Self::Workload(one), Self::Workload(other)) => one == other,
+            (Self::EgressRule(one), Self::EgressRule(other)) => one == other,
+            (Self::MeshConfig(one), Self::MeshConfig(other)) => one == other,
+            // Headers are a map, and mean the same in any order.
+            (Self::RouteRule(one), Self::RouteRule(other)) => {
+                encode::route_rule(one) == encode::route_rule(other)
+            }
+            _ => false,
+        }
     }
 }

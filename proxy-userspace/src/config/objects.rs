@@ -1,27 +1,32 @@
 //! The set of all objects. Owns who is in it; what the objects say of each
 //! other is `check`'s.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::Serialize;
 
+use super::index::Index;
 use super::object::{EgressRule, MeshConfig, Object, ObjectName, RouteRule, Service, Workload};
 use super::{Kind, Mistakes, Warning, check};
 
-/// Every object in force, or about to be. Cloning shares the objects.
+/// Every object in force, or about to be. A copy shares everything with its
+/// original, and a change of the copy costs no more than what it changes.
+/// Changed by [`Self::upsert`], [`Self::remove`] and [`Self::replace_rules`]
+/// alone, which keep the index in step.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// Inventory.
-    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    pub services: OrdMap<ObjectName, Arc<Service>>,
     /// Inventory.
-    pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    pub workloads: OrdMap<ObjectName, Arc<Workload>>,
     /// Rules.
-    pub route_rules: BTreeMap<ObjectName, Arc<RouteRule>>,
+    pub route_rules: OrdMap<ObjectName, Arc<RouteRule>>,
     /// Rules.
-    pub egress_rules: BTreeMap<ObjectName, Arc<EgressRule>>,
+    pub egress_rules: OrdMap<ObjectName, Arc<EgressRule>>,
     /// Rules.
-    pub mesh_configs: BTreeMap<ObjectName, Arc<MeshConfig>>,
+    pub mesh_configs: OrdMap<ObjectName, Arc<MeshConfig>>,
+    index: Index,
 }
 
 /// What [`Objects::upsert`] did.
@@ -43,28 +48,70 @@ impl Objects {
             None => Change::Created,
             // The old one stays, so that whoever compares by pointer sees no change.
             Some(old) if old == object => return Change::Unchanged,
-            Some(_) => Change::Configured,
+            Some(_) => {
+                self.remove(object.kind(), object.name());
+                Change::Configured
+            }
         };
         let name = object.name().clone();
         match object {
-            Object::Service(object) => drop(self.services.insert(name, object)),
-            Object::Workload(object) => drop(self.workloads.insert(name, object)),
-            Object::RouteRule(object) => drop(self.route_rules.insert(name, object)),
-            Object::EgressRule(object) => drop(self.egress_rules.insert(name, object)),
+            Object::Service(object) => {
+                self.index.add_service(&object);
+                self.services.insert(name, object);
+            }
+            Object::Workload(object) => {
+                self.index.add_workload(&object);
+                self.workloads.insert(name, object);
+            }
+            Object::RouteRule(object) => {
+                self.index.add_route_rule(&object);
+                self.route_rules.insert(name, object);
+            }
+            Object::EgressRule(object) => {
+                self.index.add_egress_rule(&object);
+                self.egress_rules.insert(name, object);
+            }
             Object::MeshConfig(object) => drop(self.mesh_configs.insert(name, object)),
         }
         change
     }
 
+    /// How many there are, of all kinds.
+    pub fn len(&self) -> usize {
+        self.services.len()
+            + self.workloads.len()
+            + self.route_rules.len()
+            + self.egress_rules.len()
+            + self.mesh_configs.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is asked for other than by name.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Takes an object out.
     pub fn remove(&mut self, kind: Kind, name: &ObjectName) -> Option<Object> {
-        match kind {
+        let removed = match kind {
             Kind::Service => self.services.remove(name).map(Object::Service),
             Kind::Workload => self.workloads.remove(name).map(Object::Workload),
             Kind::RouteRule => self.route_rules.remove(name).map(Object::RouteRule),
             Kind::EgressRule => self.egress_rules.remove(name).map(Object::EgressRule),
             Kind::MeshConfig => self.mesh_configs.remove(name).map(Object::MeshConfig),
+        };
+        match &removed {
+            Some(Object::Service(old)) => self.index.remove_service(old),
+            Some(Object::Workload(old)) => self.index.remove_workload(old),
+            Some(Object::RouteRule(old)) => self.index.remove_route_rule(old),
+            Some(Object::EgressRule(old)) => self.index.remove_egress_rule(old),
+            Some(Object::MeshConfig(_)) | None => {}
         }
+        removed
     }
 
     /// The object of this kind and name.
@@ -120,11 +167,13 @@ impl Objects {
         self.route_rules.clone_from(&other.route_rules);
         self.egress_rules.clone_from(&other.egress_rules);
         self.mesh_configs.clone_from(&other.mesh_configs);
+        self.index.replace_rules(&other.index);
     }
 
-    /// Whether the objects fit each other, and what is odd about them.
-    pub fn check(&self) -> Result<Vec<Warning>, Mistakes> {
-        check::check(self)
+    /// Whether the objects fit each other, and what is odd about them. `former`
+    /// was checked before: what is the same in both is not looked at again.
+    pub fn check(&self, former: &Self) -> Result<Vec<Warning>, Mistakes> {
+        check::check(self, former)
     }
 }
 

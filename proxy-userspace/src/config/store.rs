@@ -1,7 +1,8 @@
 //! What is in force, on disk: rules with generations, history and undo;
 //! inventory with a revision. Owns the state directory.
 //!
-//! `head.json` names the files that are in force and is replaced last, so a
+//! `head.json` names the files that hold all objects and is replaced last;
+//! what small commits changed since stands in a log beside them. Either way a
 //! crash leaves the state before a commit or the one after it. Must never
 //! judge a configuration: what it is given was checked.
 //!
@@ -10,82 +11,38 @@
 //! so undoing twice gives back what there was, as `kubectl rollout undo` does.
 
 mod changes;
+mod document;
+mod error;
 mod file;
 mod format;
+mod log;
 mod version;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use imbl::OrdMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::document::parse_values;
 use super::{Kind, Object, ObjectName, Objects};
 use changes::{Changed, changed};
+use document::{All, with_version};
+pub use error::StoreError;
 use file::StateDir;
 pub use format::{Author, Edit, Entry, EntryChange};
 use format::{Head, ObjectsFile, StoredEntry};
+use log::{Log, Record};
 pub use version::{ResourceVersion, Stale};
 
 /// Generations that can be undone.
 pub const HISTORY_MAX: usize = 100;
 
-/// The state directory does not serve. Each says what helps.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Two daemons would overwrite each other's state.
-    #[error("{} is in use by another weir: stop it first, or give this one a --state-dir of its own", path.display())]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-    },
-    /// Whoever may write there may rewrite the policy.
-    #[error("{0} can be written by others than its owner: `chmod 0700 {0}`", path.display())]
-    Open {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Not what weir wrote.
-    #[error("{} is damaged ({reason}): {}", path.display(), file::remedy(path))]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Written by a weir with other formats.
-    #[error("{} has format version {found}, this weir reads {}: run the weir that wrote it, or move its directory away and apply your files again", path.display(), format::VERSION)]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u64,
-    },
-    /// There is no generation before the first.
-    #[error("nothing to undo: no rule was ever applied")]
-    NothingToUndo,
-    /// No such rule set to go back to.
-    #[error("generation {asked} is not kept: {oldest} to {newest} are")]
-    UnknownGeneration {
-        /// What was asked for.
-        asked: u64,
-        /// The first that can be restored.
-        oldest: u64,
-        /// The one in force.
-        newest: u64,
-    },
-}
+/// One of so many objects may be changed through the log before everything is
+/// written again: the work for that is shared by as many changes, and a start
+/// reads little more than once over.
+const LOGGED_SHARE: usize = 4;
 
 /// The numbers in force after a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -96,19 +53,39 @@ pub struct Receipt {
     pub revision: u64,
 }
 
+/// A commit that is written but not in force.
+#[derive(Debug)]
+pub struct Staged {
+    head: Head,
+    objects: Objects,
+    versions: Versions,
+    entry: Option<Entry>,
+    /// What the log is to say; `None`: the head is to name new files.
+    line: Option<Record>,
+}
+
 /// The state directory, opened and locked.
 #[derive(Debug)]
 pub struct Store {
     dir: StateDir,
+    /// The head on disk, which names the files.
+    base: Head,
+    /// What the log has made of it.
     head: Head,
-    /// What the files in force hold.
+    log: Option<Log>,
+    /// Only a new head gets past what a failed write may have left.
+    is_log_broken: bool,
+    /// Changes in the log.
+    logged: usize,
+    /// What is in force.
     objects: Objects,
     versions: Versions,
     /// Oldest first, without gaps, the last one of `head.generation`.
     history: Vec<Entry>,
 }
 
-type Versions = BTreeMap<Kind, BTreeMap<ObjectName, ResourceVersion>>;
+/// The version of every object. A copy shares what is the same.
+pub type Versions = BTreeMap<Kind, OrdMap<ObjectName, ResourceVersion>>;
 
 impl Store {
     /// Opens `dir`, creating it where it is missing, and reads what is in force.
@@ -117,31 +94,79 @@ impl Store {
     /// Another daemon holds it, or a file in it cannot be read or understood.
     pub fn open(dir: &Path) -> Result<(Self, Objects), StoreError> {
         let dir = StateDir::open(dir)?;
-        let head = dir.read_head()?;
-        let mut objects = Objects::default();
-        let mut versions = Versions::new();
+        let base = dir.read_head()?;
+        let mut store = Self {
+            head: base.clone(),
+            base,
+            dir,
+            log: None,
+            is_log_broken: false,
+            logged: 0,
+            objects: Objects::default(),
+            versions: Versions::new(),
+            history: Vec::new(),
+        };
         for (name, number) in [
-            (file::rules(head.generation), head.generation),
-            (file::inventory(head.revision), head.revision),
+            (file::rules(store.base.generation), store.base.generation),
+            (file::inventory(store.base.revision), store.base.revision),
         ] {
             if number > 0 {
-                load(&dir, &name, number, &mut objects, &mut versions)?;
+                let file: ObjectsFile = store.dir.read(&name, number)?;
+                store.take(&name, &file.objects)?;
             }
         }
-        let history = dir
-            .read_history(head.generation)?
-            .into_iter()
-            .map(StoredEntry::into_entry)
-            .collect();
-        dir.sweep(&head);
-        let store = Self {
-            dir,
-            head,
-            objects: objects.clone(),
-            versions,
-            history,
-        };
+        store.replay()?;
+        let history = store.dir.read_history(store.head.generation)?;
+        store.history = history.into_iter().map(StoredEntry::into_entry).collect();
+        store.dir.sweep(&store.base, &store.head);
+        let objects = store.objects.clone();
         Ok((store, objects))
+    }
+
+    /// Takes over what small commits changed.
+    fn replay(&mut self) -> Result<(), StoreError> {
+        let base = self.base.resource_version;
+        let Some((log, records)) = Log::open(&self.dir, base)? else {
+            return Ok(());
+        };
+        let name = log::name(base);
+        for record in records {
+            self.logged += record.changes.len();
+            for change in record.changes {
+                if let Some(document) = change.after {
+                    self.take(&name, std::slice::from_ref(&document))?;
+                } else {
+                    let gone = ObjectName::new(change.namespace, change.name);
+                    self.objects.remove(change.kind, &gone);
+                    self.versions.entry(change.kind).or_default().remove(&gone);
+                }
+            }
+            self.head.generation = record.generation;
+            self.head.revision = record.revision;
+            self.head.resource_version = record.resource_version;
+        }
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// Takes over documents of a file, in the place of what they replace.
+    fn take(&mut self, name: &str, documents: &[Value]) -> Result<(), StoreError> {
+        let parsed = parse_values(name, documents)
+            .map_err(|mistakes| self.dir.corrupt(name, mistakes.to_string()))?;
+        for object in &parsed.objects {
+            let version = parsed
+                .resource_version(object.kind(), object.name())
+                .ok_or_else(|| {
+                    let reason = format!("{object} has no resourceVersion");
+                    self.dir.corrupt(name, reason)
+                })?;
+            self.versions
+                .entry(object.kind())
+                .or_default()
+                .insert(object.name().clone(), version);
+            self.objects.upsert(object.clone());
+        }
+        Ok(())
     }
 
     /// Writes `objects` as what is in force. The generation rises if a rule
@@ -150,9 +175,19 @@ impl Store {
     /// # Errors
     /// The disk refused; what was in force is still what the store holds.
     pub fn commit(&mut self, objects: &Objects, author: Author) -> Result<Receipt, StoreError> {
+        let staged = self.stage(objects, author)?;
+        self.seal(staged)
+    }
+
+    /// The first and longer half of a commit: writes what no head names yet,
+    /// so that nothing is in force by it. What never gets sealed is swept away.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn stage(&self, objects: &Objects, author: Author) -> Result<Option<Staged>, StoreError> {
         let changes = changed(&self.objects, objects);
         if changes.is_empty() {
-            return Ok(self.receipt());
+            return Ok(None);
         }
         let (rules, inventory): (Vec<_>, Vec<_>) =
             changes.iter().partition(|change| change.kind.is_rule());
@@ -165,24 +200,81 @@ impl Store {
         if !rules.is_empty() {
             let stored = StoredEntry::new(head.generation, Timestamp::now(), author, &rules);
             self.dir.write(&file::history(head.generation), &stored)?;
-            let file = objects_file(head.generation, objects, &versions, Kind::is_rule);
-            self.dir.write(&file::rules(head.generation), &file)?;
             entry = Some(stored.into_entry());
         }
-        if !inventory.is_empty() {
-            let file = objects_file(head.revision, objects, &versions, |kind| !kind.is_rule());
-            self.dir.write(&file::inventory(head.revision), &file)?;
+        let logged = self.logged + changes.len();
+        let line = if !self.is_log_broken && logged <= objects.len() / LOGGED_SHARE {
+            Some(Record::new(&head, &changes))
+        } else {
+            self.write_all(&head, objects, &versions)?;
+            None
+        };
+        Ok(Some(Staged {
+            head,
+            objects: objects.clone(),
+            versions,
+            entry,
+            line,
+        }))
+    }
+
+    /// The second half: what was staged is in force from now on.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn seal(&mut self, staged: Option<Staged>) -> Result<Receipt, StoreError> {
+        let Some(staged) = staged else {
+            return Ok(self.receipt());
+        };
+        if let Some(line) = &staged.line {
+            let appended = self.append(line);
+            self.is_log_broken = appended.is_err();
+            appended?;
+            self.logged += line.changes.len();
+        } else {
+            self.dir.write(file::HEAD, &staged.head)?;
+            self.base = staged.head.clone();
+            self.log = None;
+            self.is_log_broken = false;
+            self.logged = 0;
         }
-        self.dir.write(file::HEAD, &head)?;
-        self.head = head;
-        self.objects = objects.clone();
-        self.versions = versions;
-        self.history.extend(entry);
+        self.head = staged.head;
+        self.objects = staged.objects;
+        self.versions = staged.versions;
+        self.history.extend(staged.entry);
         if self.history.len() > HISTORY_MAX {
             self.history.remove(0);
         }
-        self.dir.sweep(&self.head);
+        self.dir.sweep(&self.base, &self.head);
         Ok(self.receipt())
+    }
+
+    fn append(&mut self, line: &Record) -> Result<(), StoreError> {
+        let log = match &mut self.log {
+            Some(log) => log,
+            none => none.insert(Log::create(&self.dir, self.base.resource_version)?),
+        };
+        log.append(line)
+    }
+
+    /// Writes everything that a head with these numbers names.
+    fn write_all(
+        &self,
+        head: &Head,
+        objects: &Objects,
+        versions: &Versions,
+    ) -> Result<(), StoreError> {
+        if head.generation != self.base.generation {
+            let file = All::of(objects, versions, Kind::is_rule);
+            let file = ObjectsFile::new(head.generation, file);
+            self.dir.write(&file::rules(head.generation), &file)?;
+        }
+        if head.revision != self.base.revision {
+            let file = All::of(objects, versions, |kind| !kind.is_rule());
+            let file = ObjectsFile::new(head.revision, file);
+            self.dir.write(&file::inventory(head.revision), &file)?;
+        }
+        Ok(())
     }
 
     /// The numbers in force.
@@ -262,6 +354,11 @@ impl Store {
         }
     }
 
+    /// The version of every object in force.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
     /// The canonical document of an object, with its version.
     pub fn document(&self, object: &Object) -> Value {
         with_version(object, self.resource_version(object.kind(), object.name()))
@@ -271,7 +368,7 @@ impl Store {
         let mut versions = self.versions.clone();
         for change in changes {
             let of_kind = versions.entry(change.kind).or_default();
-            if change.after {
+            if change.after.is_some() {
                 of_kind.insert(change.name.clone(), version);
             } else {
                 of_kind.remove(&change.name);
@@ -279,57 +376,6 @@ impl Store {
         }
         versions
     }
-}
-
-fn with_version(object: &Object, version: Option<ResourceVersion>) -> Value {
-    let mut document = object.to_json();
-    if let Some(version) = version {
-        document["metadata"]["resourceVersion"] = Value::from(version.to_string());
-    }
-    document
-}
-
-fn objects_file(
-    number: u64,
-    objects: &Objects,
-    versions: &Versions,
-    wanted: impl Fn(Kind) -> bool,
-) -> ObjectsFile {
-    let all = Kind::ALL
-        .into_iter()
-        .filter(|kind| wanted(*kind))
-        .flat_map(|kind| objects.list(kind));
-    let document = |object: Object| {
-        let version = versions
-            .get(&object.kind())
-            .and_then(|of_kind| of_kind.get(object.name()))
-            .copied();
-        with_version(&object, version)
-    };
-    ObjectsFile::new(number, all.map(document).collect())
-}
-
-fn load(
-    dir: &StateDir,
-    name: &str,
-    number: u64,
-    objects: &mut Objects,
-    versions: &mut Versions,
-) -> Result<(), StoreError> {
-    let file: ObjectsFile = dir.read(name, number)?;
-    let parsed = parse_values(name, &file.objects)
-        .map_err(|mistakes| dir.corrupt(name, mistakes.to_string()))?;
-    for object in &parsed.objects {
-        let version = parsed
-            .resource_version(object.kind(), object.name())
-            .ok_or_else(|| dir.corrupt(name, format!("{object} has no resourceVersion")))?;
-        versions
-            .entry(object.kind())
-            .or_default()
-            .insert(object.name().clone(), version);
-        objects.upsert(object.clone());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -30,6 +30,13 @@ pub trait Dataplane: Send + 'static {
         revision: u64,
     ) -> Result<Vec<Warning>, InstallError>;
 
+    /// Whether `objects` fit: what a dry run asks. Changes nothing.
+    fn check(&mut self, objects: &Objects) -> Result<(), InstallError>;
+
+    /// Closes the connections that a workload dialled before it was enrolled;
+    /// tells how many.
+    fn reset_older(&mut self, name: &ObjectName) -> Result<usize, InstallError>;
+
     /// What would happen to a connection or request now.
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError>;
 
@@ -232,6 +239,9 @@ pub struct MapStatus {
     pub entries: Option<u64>,
     /// Entries that fit.
     pub capacity: u64,
+    /// Memory that the kernel takes for it, in bytes; absent where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// One listener inside a pod.
@@ -267,6 +277,10 @@ pub struct WorkloadStatus {
     pub pending_flows: u64,
     /// Connections that the proxy carries.
     pub open_connections: u64,
+    /// Connections that it dialled before it was enrolled, and that last:
+    /// nobody decided on them.
+    #[serde(default)]
+    pub older_connections: u64,
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use self::dataplane::{
 pub use self::refusal::Refusal;
 pub use self::view::View;
 pub use self::writer::Writer;
-use crate::config::{Entry, Objects, Store};
+use crate::config::{Entry, ObjectName, Objects, Store};
 
 /// Requests that may wait for the writer. More are told to come back.
 const WAITING_MAX: usize = 64;
@@ -130,6 +130,12 @@ impl Control {
     /// See [`Dataplane::explain`].
     pub async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Refusal> {
         self.look(move |writer| writer.dataplane().explain(&query).map_err(Refusal::Explain))
+            .await
+    }
+
+    /// See [`Dataplane::reset_older`].
+    pub async fn reset_older(&self, name: ObjectName) -> Result<usize, Refusal> {
+        self.write(move |writer| writer.reset_older(&name).map_err(Refusal::Install))
             .await
     }
 

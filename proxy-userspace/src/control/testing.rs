@@ -100,6 +100,14 @@ impl Dataplane for Recorder {
         Ok(told.warnings.clone())
     }
 
+    fn check(&mut self, _objects: &Objects) -> Result<(), InstallError> {
+        Ok(())
+    }
+
+    fn reset_older(&mut self, _name: &ObjectName) -> Result<usize, InstallError> {
+        Ok(0)
+    }
+
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
         self.told().asked.push(query.clone());
         if query.workload.name == "absent" {
@@ -136,6 +144,7 @@ impl Dataplane for Recorder {
             why: "the canary was not answered".to_owned(),
             pending_flows: 0,
             open_connections: 3,
+            older_connections: 2,
         }]
     }
 }

@@ -1,10 +1,8 @@
 //! What is in force, for everybody to read without waiting.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
-use crate::config::{Kind, Object, ObjectName, Objects, ResourceVersion, Warning};
+use crate::config::{Kind, Object, ObjectName, Objects, ResourceVersion, Versions, Warning};
 
 /// One configuration that is in force. Never changes; the next one replaces it.
 #[derive(Clone, Debug, Default)]
@@ -17,13 +15,13 @@ pub struct View {
     pub revision: u64,
     /// What is odd about it.
     pub warnings: Vec<Warning>,
-    pub(super) versions: BTreeMap<(Kind, ObjectName), ResourceVersion>,
+    pub(super) versions: Versions,
 }
 
 impl View {
     /// The version of an object; `None` if there is no such object.
     pub fn version(&self, kind: Kind, name: &ObjectName) -> Option<ResourceVersion> {
-        self.versions.get(&(kind, name.clone())).copied()
+        self.versions.get(&kind)?.get(name).copied()
     }
 
     /// The canonical document of one of these objects, with its version.

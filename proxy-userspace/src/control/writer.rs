@@ -3,7 +3,9 @@
 //! Owns the former configuration until the next one is in force and stored.
 
 use std::collections::HashSet;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use arc_swap::ArcSwap;
 
@@ -53,6 +55,11 @@ impl Writer {
 
     pub(super) fn dataplane(&self) -> &dyn Dataplane {
         &*self.dataplane
+    }
+
+    /// See [`Dataplane::reset_older`].
+    pub(super) fn reset_older(&mut self, name: &ObjectName) -> Result<usize, InstallError> {
+        self.dataplane.reset_older(name)
     }
 
     /// The generations that are kept, newest first.
@@ -245,9 +252,10 @@ impl Writer {
             mut warnings,
         } = plan;
         let former = self.view.load_full();
-        let oddities = next.check()?;
+        let oddities = next.check(&former.objects)?;
         warnings.extend(news(&oddities, &former, &objects));
         if intent.dry_run {
+            self.dataplane.check(&next).map_err(Refusal::Install)?;
             return Ok(Done {
                 view: former,
                 objects,
@@ -290,16 +298,24 @@ impl Writer {
     ) -> Result<Vec<Warning>, Refusal> {
         // Unchanged objects are installed too: what could not be had before
         // (a pod's namespace, say) may be there now.
-        let installed = self
-            .dataplane
-            .install(next, numbers.generation, numbers.revision);
+        // Meanwhile the disk gets what does not hold before it is sealed.
+        let (installed, staged) = thread::scope(|scope| {
+            let store = &self.store;
+            let staging = scope.spawn(|| store.stage(next, intent.author));
+            let installed = self
+                .dataplane
+                .install(next, numbers.generation, numbers.revision);
+            (installed, staging.join())
+        });
+        let staged = staged.unwrap_or_else(|panic| resume_unwind(panic));
         let left_out = installed.map_err(|error| {
             if let InstallError::Closed(_) = error {
                 self.add_warning(error.to_string());
             }
             Refusal::Install(error)
         })?;
-        let Err(store) = self.store.commit(next, intent.author) else {
+        let sealed = staged.and_then(|staged| self.store.seal(staged));
+        let Err(store) = sealed else {
             debug_assert_eq!(self.store.receipt(), numbers, "both count the same changes");
             return Ok(left_out);
         };
@@ -338,12 +354,7 @@ impl Writer {
             generation,
             revision,
         } = self.store.receipt();
-        let all = Kind::ALL.into_iter().flat_map(|kind| objects.list(kind));
-        let version = |object: Object| {
-            let version = self.store.resource_version(object.kind(), object.name())?;
-            Some(((object.kind(), object.name().clone()), version))
-        };
-        let versions = all.filter_map(version).collect();
+        let versions = self.store.versions().clone();
         self.view.store(Arc::new(View {
             objects,
             generation,

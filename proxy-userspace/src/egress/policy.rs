@@ -1,11 +1,14 @@
-//! Egress rules, compiled into prefixes and port tables for the kernel.
+//! Egress rules, compiled into prefixes and port tables for the kernel, by
+//! difference: a changed rule costs its own prefix and those inside it.
 //!
 //! Owns the union: what a shorter prefix opens is open inside every longer one,
 //! and of two ways to open one port the wider wins. Must never open what no
 //! rule names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use proxy_common::{Addr, EgressAction, Port, PortEntry, RuleId};
 
 use crate::config::object::{EgressProtocol, EgressRule, EgressTarget};
@@ -18,29 +21,225 @@ const V4_BITS: u32 = 96;
 /// Prefix length in 128-bit terms, and the prefix.
 pub type Prefix = (u32, Addr);
 
-/// The prefixes that `rules` open, each with every port that is open there.
-pub fn compile<'a>(
-    rules: impl Iterator<Item = (RuleId, &'a EgressRule)>,
-) -> BTreeMap<Prefix, PortTable> {
-    let mut prefixes: BTreeMap<Prefix, PortTable> = BTreeMap::new();
-    for (id, rule) in rules {
-        for prefix in prefixes_of(&rule.target) {
-            let table = prefixes.entry(prefix).or_default();
+/// A prefix as it sorts: one stands before all that it covers, and these
+/// stand together.
+type Key = (u128, u32);
+
+/// A rule with its number.
+pub type NumberedRule = (RuleId, Arc<EgressRule>);
+
+/// What became of one rule.
+#[derive(Clone, Debug)]
+pub struct RuleChange {
+    /// What it was; `None`: it is new.
+    pub before: Option<NumberedRule>,
+    /// What it is; `None`: it is gone.
+    pub after: Option<NumberedRule>,
+}
+
+/// What became of one prefix.
+#[derive(Clone, Debug)]
+pub struct PrefixChange {
+    /// Which.
+    pub prefix: Prefix,
+    /// The ports that were open behind it; `None`: it is new.
+    pub before: Option<Arc<PortTable>>,
+    /// Those that are; `None`: it is gone.
+    pub after: Option<Arc<PortTable>>,
+}
+
+/// The rules on one prefix, and what they and all shorter prefixes open.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    /// By name.
+    rules: Vec<NumberedRule>,
+    /// `None`: not compiled yet.
+    table: Option<Arc<PortTable>>,
+}
+
+/// Every prefix that a set of rules speaks of. A copy shares what is the same.
+#[derive(Clone, Debug, Default)]
+pub struct Prefixes {
+    slots: OrdMap<Key, Slot>,
+    /// How many prefixes of each length there are.
+    lengths: BTreeMap<u32, usize>,
+    /// Whether a prefix of IPv6 covers `::ffff:0:0/96`. That one then stands
+    /// there too, be it empty, and keeps the look-up from going on to a shorter
+    /// one: IPv4 lies within `::/0`, but a rule on IPv6 says nothing of it.
+    barrier: bool,
+}
+
+impl Prefixes {
+    /// Takes changes over and tells which prefixes they changed.
+    pub fn update(&mut self, changes: impl IntoIterator<Item = RuleChange>) -> Vec<PrefixChange> {
+        let mut dirty = BTreeSet::new();
+        for RuleChange { before, after } in changes {
+            if let Some((_, rule)) = before {
+                dirty.extend(self.take_out(&rule));
+            }
+            if let Some(rule) = after {
+                dirty.extend(self.put_in(&rule));
+            }
+        }
+        let barrier = self.covers_v4();
+        if barrier != self.barrier {
+            self.barrier = barrier;
+            let v4 = key_of(any_v4());
+            if barrier {
+                self.slot(v4);
+            }
+            dirty.insert(v4);
+        }
+        let mut changed = Vec::new();
+        let mut done = None;
+        for key in dirty {
+            // Inside one that was dirty too, and was compiled with it.
+            if done.is_some_and(|last| key.0 <= last) {
+                continue;
+            }
+            let last = last_address(key);
+            done = Some(last);
+            let inside = self.slots.range(key..=(last, 128));
+            // In this order whatever covers a prefix comes before it.
+            let inside: Vec<Key> = inside.map(|(key, _)| *key).collect();
+            changed.extend(inside.into_iter().filter_map(|key| self.compile(key)));
+        }
+        changed
+    }
+
+    /// Forgets all rules.
+    pub fn clear(&mut self) -> Vec<PrefixChange> {
+        let slots = std::mem::take(self).slots;
+        let gone = slots.iter().map(|(key, slot)| PrefixChange {
+            prefix: prefix_of(*key),
+            before: slot.table.clone(),
+            after: None,
+        });
+        gone.collect()
+    }
+
+    fn take_out(&mut self, rule: &EgressRule) -> Vec<Key> {
+        let keys: Vec<Key> = prefixes_of(&rule.target).into_iter().map(key_of).collect();
+        for key in &keys {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.rules.retain(|(_, other)| other.name != rule.name);
+            }
+        }
+        keys
+    }
+
+    fn put_in(&mut self, rule: &NumberedRule) -> Vec<Key> {
+        let prefixes = prefixes_of(&rule.1.target);
+        let keys: Vec<Key> = prefixes.into_iter().map(key_of).collect();
+        for key in &keys {
+            let slot = self.slot(*key);
+            let place = slot
+                .rules
+                .partition_point(|(_, other)| other.name < rule.1.name);
+            slot.rules.insert(place, rule.clone());
+        }
+        keys
+    }
+
+    /// The slot of a prefix, made if it is not there.
+    fn slot(&mut self, key: Key) -> &mut Slot {
+        if !self.slots.contains_key(&key) {
+            *self.lengths.entry(key.1).or_default() += 1;
+        }
+        self.slots.entry(key).or_default()
+    }
+
+    /// Whether a rule on IPv6 speaks of a prefix in which IPv4 lies as bits.
+    fn covers_v4(&self) -> bool {
+        let (v4, _) = key_of(any_v4());
+        self.lengths.range(..V4_BITS).any(|(bits, _)| {
+            let slot = self.slots.get(&(v4 & network_bits(*bits), *bits));
+            slot.is_some_and(|slot| !slot.rules.is_empty())
+        })
+    }
+
+    /// Compiles one prefix, after those that cover it.
+    fn compile(&mut self, key: Key) -> Option<PrefixChange> {
+        let slot = self.slots.get(&key)?;
+        let before = slot.table.clone();
+        let prefix = prefix_of(key);
+        let is_barrier = self.barrier && prefix == any_v4();
+        if slot.rules.is_empty() && !is_barrier {
+            self.forget(key);
+            return Some(PrefixChange {
+                prefix,
+                before,
+                after: None,
+            });
+        }
+        let mut table = PortTable::new();
+        for (id, rule) in &slot.rules {
             for (port, protocol) in &rule.ports {
-                let entry = PortEntry::new(action(&rule.target, *protocol), id);
-                open(table, *port, entry);
+                let action = action(&rule.target, *protocol);
+                open(&mut table, *port, PortEntry::new(action, *id));
+            }
+        }
+        if let Some(wider) = self.covering(key) {
+            for (port, entry) in wider {
+                open(&mut table, *port, *entry);
+            }
+        }
+        if before.as_deref() == Some(&table) {
+            return None;
+        }
+        let after = Some(Arc::new(table));
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.table.clone_from(&after);
+        }
+        Some(PrefixChange {
+            prefix,
+            before,
+            after,
+        })
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.slots.remove(&key);
+        if let Some(count) = self.lengths.get_mut(&key.1) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&key.1);
             }
         }
     }
-    // IPv4 lies within `::/0`, but a rule on IPv6 says nothing of it: an own
-    // prefix, be it empty, keeps the look-up from going on to a shorter one.
-    let (_, v4) = any_v4();
-    let covers_v4 = |(bits, addr): &Prefix| *bits < V4_BITS && mask(v4, *bits) == *addr;
-    if prefixes.keys().any(covers_v4) {
-        prefixes.entry(any_v4()).or_default();
+
+    /// What the next shorter prefix of its family that covers this one opens: by
+    /// then that holds what all shorter ones do.
+    fn covering(&self, (addr, bits): Key) -> Option<&PortTable> {
+        let is_v4 = bits >= V4_BITS && prefix_of((addr, bits)).1.is_v4();
+        let widest = if is_v4 { V4_BITS } else { 0 };
+        let shorter = self.lengths.range(widest..bits).rev();
+        let mut covering = shorter.filter_map(|(bits, _)| {
+            let key = (addr & network_bits(*bits), *bits);
+            self.slots.get(&key)?.table.as_deref()
+        });
+        covering.next()
     }
-    inherit(&mut prefixes);
-    prefixes
+}
+
+/// A mask of the first `bits`.
+fn network_bits(bits: u32) -> u128 {
+    u128::MAX.checked_shl(128 - bits).unwrap_or(0)
+}
+
+fn last_address((addr, bits): Key) -> u128 {
+    addr | !network_bits(bits)
+}
+
+fn key_of((bits, addr): Prefix) -> Key {
+    let number = addr.words().into_iter().fold(0, |number, word| {
+        number << 32 | u128::from(u32::from_be(word))
+    });
+    (number, bits)
+}
+
+fn prefix_of((number, bits): Key) -> Prefix {
+    (bits, Addr::from(std::net::Ipv6Addr::from_bits(number)))
 }
 
 /// `::ffff:0:0/96`: every IPv4 address.
@@ -83,23 +282,6 @@ fn open(table: &mut PortTable, port: Port, entry: PortEntry) {
         .or_insert(entry);
 }
 
-/// Gives each prefix what the next shorter one of its family that covers it has:
-/// by then that one holds what all shorter ones have, because they come first.
-fn inherit(prefixes: &mut BTreeMap<Prefix, PortTable>) {
-    let keys: Vec<Prefix> = prefixes.keys().copied().collect();
-    for (bits, addr) in keys {
-        let is_v4 = bits >= V4_BITS && addr.is_v4();
-        let parent = (if is_v4 { V4_BITS } else { 0 }..bits)
-            .rev()
-            .find_map(|bits| prefixes.get(&(bits, mask(addr, bits))).cloned());
-        if let (Some(parent), Some(table)) = (parent, prefixes.get_mut(&(bits, addr))) {
-            for (port, entry) in parent {
-                open(table, port, entry);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -111,6 +293,82 @@ mod tests {
     use super::*;
     use crate::config::object::{EgressSource, ObjectName};
     use crate::tables::TableSet;
+
+    fn network(addr: Ipv4Addr, length: u8) -> IpAddr {
+        mask(Addr::from(addr), V4_BITS + u32::from(length)).to_ip()
+    }
+
+    /// What these rules open, all of them new.
+    fn compile<'a>(
+        rules: impl Iterator<Item = (RuleId, &'a EgressRule)>,
+    ) -> BTreeMap<Prefix, PortTable> {
+        let new = rules.map(|(id, rule)| {
+            let mut rule = rule.clone();
+            rule.name.name = format!("r{}", id.0);
+            RuleChange {
+                before: None,
+                after: Some((id, Arc::new(rule))),
+            }
+        });
+        let mut all = BTreeMap::new();
+        apply(&mut all, Prefixes::default().update(new));
+        all
+    }
+
+    fn apply(all: &mut BTreeMap<Prefix, PortTable>, changes: Vec<PrefixChange>) {
+        for PrefixChange {
+            prefix,
+            before,
+            after,
+        } in changes
+        {
+            let was = match &after {
+                Some(table) => all.insert(prefix, PortTable::clone(table)),
+                None => all.remove(&prefix),
+            };
+            assert_eq!(was.as_ref(), before.as_deref(), "{prefix:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever came before: what holds is what the rules say by themselves.
+        #[test]
+        fn changes_one_by_one_come_to_the_same(
+            steps in proptest::collection::vec((0..6_u32, 0..4_u8, 0..4_u8, 1..4_u16, 0..8_u8), 1..30)
+        ) {
+            let mut rules: BTreeMap<u32, NumberedRule> = BTreeMap::new();
+            let (mut prefixes, mut all) = (Prefixes::default(), BTreeMap::new());
+            for (number, net_of, length, port, kind) in steps {
+                let (family, gone) = (kind / 2, kind % 2);
+                let length = [0, 8, 16, 32][usize::from(length)];
+                let target = match family {
+                    0 | 1 => EgressTarget::Net(
+                        network(Ipv4Addr::new(10, net_of, 0, 1), length),
+                        length,
+                    ),
+                    2 => {
+                        let length = [0_u8, 1, 95, 128][usize::from(net_of)];
+                        let ip = Addr::from(IpAddr::from([0_u16; 8]));
+                        EgressTarget::Net(mask(ip, u32::from(length)).to_ip(), length)
+                    }
+                    _ => EgressTarget::Wildcard("example".into()),
+                };
+                let protocol = if port == 1 { EgressProtocol::Http } else { EgressProtocol::Tcp };
+                let mut new = rule(target, &[(port, protocol)]);
+                new.name.name = format!("r{number}");
+                let after = (gone == 0).then(|| (RuleId(number), Arc::new(new)));
+                let before = match &after {
+                    Some(after) => rules.insert(number, after.clone()),
+                    None => rules.remove(&number),
+                };
+                apply(&mut all, prefixes.update([RuleChange { before, after }]));
+                let fresh = compile(rules.values().map(|(id, rule)| (*id, &**rule)));
+                proptest::prop_assert_eq!(&all, &fresh);
+            }
+            apply(&mut all, prefixes.clear());
+            proptest::prop_assert!(all.is_empty());
+        }
+    }
 
     fn rule(target: EgressTarget, ports: &[(u16, EgressProtocol)]) -> EgressRule {
         EgressRule {

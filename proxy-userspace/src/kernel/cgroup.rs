@@ -14,6 +14,9 @@ use super::error::KernelError;
 /// Name of weir's own cgroup below the one that the hooks are attached to.
 const OWN: &str = "weir-proxy";
 
+/// Inode of the cgroup namespace that the kernel starts with (`PROC_CGROUP_INIT_INO`).
+const HOST_NAMESPACE: u64 = 0xEFFF_FFFB;
+
 /// An open cgroup v2 directory.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -23,6 +26,17 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// One that is none, for tests that never look at it.
+    ///
+    /// # Panics
+    /// There is no root directory.
+    #[cfg(test)]
+    pub fn hollow() -> Self {
+        let path = PathBuf::from("/");
+        let dir = File::open(&path).expect("there is a root");
+        Self { path, dir, id: 0 }
+    }
+
     /// Opens `path`, which must lie in a cgroup v2 hierarchy.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         let named =
@@ -43,19 +57,18 @@ impl Cgroup {
 
     /// The mount point of the hierarchy, wherever it is: alone, or as `unified` beside v1.
     pub fn find_root() -> Result<PathBuf, KernelError> {
+        let namespace = "/proc/self/ns/cgroup";
+        let meta =
+            fs::metadata(namespace).map_err(|error| KernelError::call("stat", namespace, error))?;
+        if meta.ino() != HOST_NAMESPACE {
+            return Err(KernelError::CgroupNamespace);
+        }
         let mounts = "/proc/self/mountinfo";
         let text =
             fs::read_to_string(mounts).map_err(|error| KernelError::call("read", mounts, error))?;
-        text.lines()
-            .find_map(|line| {
-                let (fields, kind) = line.split_once(" - ")?;
-                kind.starts_with("cgroup2 ")
-                    .then(|| fields.split(' ').nth(4))?
-                    .map(PathBuf::from)
-            })
-            .ok_or_else(|| KernelError::NoCgroup2 {
-                path: PathBuf::from("/"),
-            })
+        mount_point(&text).ok_or_else(|| KernelError::NoCgroup2 {
+            path: PathBuf::from("/"),
+        })
     }
 
     /// The kernel's id of this cgroup.
@@ -97,5 +110,34 @@ impl Cgroup {
 impl AsFd for Cgroup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+}
+
+/// Where the whole hierarchy is mounted: a part of it, as a container's runtime
+/// mounts one, is no root.
+fn mount_point(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (fields, kind) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(3);
+        let (root, at) = (fields.next()?, fields.next()?);
+        (kind.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(at))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found_wherever_it_is_mounted() {
+        let alone = "25 1 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw";
+        let hybrid = "24 1 0:22 / /sys/fs/cgroup ro shared:3 - tmpfs tmpfs ro
+25 24 0:23 / /sys/fs/cgroup/memory rw shared:5 - cgroup cgroup rw,memory
+26 24 0:24 / /sys/fs/cgroup/unified rw shared:4 - cgroup2 cgroup2 rw";
+        let part = "25 1 0:23 /docker/7 /sys/fs/cgroup ro - cgroup2 cgroup ro";
+        let found = |text| mount_point(text).map(|path| path.display().to_string());
+        assert_eq!(found(alone).as_deref(), Some("/sys/fs/cgroup"));
+        assert_eq!(found(hybrid).as_deref(), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(found(part), None);
     }
 }

@@ -41,10 +41,14 @@ pub enum KernelError {
         wanted: String,
     },
     /// The configuration does not fit the kernel's tables.
-    #[error("{map} would need {wanted} entries, the limit is {limit}: nothing was changed")]
+    #[error(
+        "{map} would need {wanted} entries, the limit is {limit}: nothing was changed; start weir with --map-limit {name}={wanted} or more"
+    )]
     TooLarge {
         /// The map's name.
         map: &'static str,
+        /// What `--map-limit` calls it.
+        name: &'static str,
         /// Entries wanted.
         wanted: usize,
         /// Entries that fit.
@@ -59,6 +63,11 @@ pub enum KernelError {
         /// What was asked for.
         path: PathBuf,
     },
+    /// Only a part of the hierarchy can be seen.
+    #[error(
+        "this process is in a cgroup namespace of its own, so what looks like the root of the hierarchy is not: run weir in the host's cgroup namespace, or mount the host's hierarchy and name the pods' parent in it with --cgroup"
+    )]
+    CgroupNamespace,
     /// No bpffs.
     #[error("{path} is no bpffs: run `mount -t bpf bpf {path}` or name one with --bpffs", path = path.display())]
     NoBpffs {
@@ -66,12 +75,14 @@ pub enum KernelError {
         path: PathBuf,
     },
     /// Somebody else's program forbids ours.
-    #[error("a program that was attached to a parent of {cgroup} without BPF_F_ALLOW_MULTI forbids weir's `{hook}` hook: find it with `bpftool cgroup tree`, and have its owner attach it with the multi flag", cgroup = cgroup.display())]
+    #[error("weir's `{hook}` hook is forbidden on {cgroup} by {rival}: have its owner attach it with BPF_F_ALLOW_MULTI, or start weir with a --cgroup that it does not cover", cgroup = cgroup.display())]
     Forbidden {
         /// Where ours should go.
         cgroup: PathBuf,
         /// Which hook.
         hook: &'static str,
+        /// Whose program forbids it.
+        rival: String,
     },
 }
 

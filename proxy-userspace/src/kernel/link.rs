@@ -18,6 +18,7 @@ use super::error::KernelError;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
@@ -88,6 +89,23 @@ struct InfoByFd {
     bpf_fd: u32,
     info_len: u32,
     info: u64,
+}
+
+/// The `query` arm, whole: the kernel writes to its end whatever size it is told.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// `struct bpf_link_info` up to the end of its cgroup arm.
@@ -192,6 +210,38 @@ impl Link {
         Ok(LinkInfo {
             cgroup: info.cgroup_id,
             attach_type: info.attach_type,
+        })
+    }
+}
+
+/// The programs on one hook of one cgroup.
+#[derive(Debug)]
+pub struct Attached {
+    /// `BPF_F_ALLOW_*`.
+    pub flags: u32,
+    /// Their ids.
+    pub programs: Vec<u32>,
+}
+
+impl Attached {
+    /// Programs that the kernel lets one hook of a cgroup have.
+    const MAX: usize = 64;
+
+    /// Those on `cgroup` itself.
+    pub fn to(cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<Self> {
+        let mut ids = [0_u32; Self::MAX];
+        let mut attr = ProgQuery {
+            target_fd: field(cgroup),
+            attach_type: at as u32,
+            prog_ids: ids.as_mut_ptr() as u64,
+            prog_cnt: u32::try_from(Self::MAX).expect("a small number"),
+            ..ProgQuery::default()
+        };
+        bpf(BPF_PROG_QUERY, &mut attr)?;
+        let count = (attr.prog_cnt as usize).min(Self::MAX);
+        Ok(Self {
+            flags: attr.attach_flags,
+            programs: ids[..count].to_vec(),
         })
     }
 }

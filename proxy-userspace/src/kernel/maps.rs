@@ -10,12 +10,13 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage};
 use proxy_common::{
-    ABI_VERSION, AddressEntry, AddressKey, Counter, EgressEntry, EgressKey, Ending, EndpointSlot,
-    Event, Flow, FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, PortEntry, PortKey,
-    Route, RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+    ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
+    EndpointSlot, Event, Flow, FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note,
+    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
+use super::limits::Limits;
 
 /// What a pinned map must look like.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +26,8 @@ pub struct MapSpec {
     kind: MapType,
     key: usize,
     value: usize,
-    /// Entries that fit (bytes, for the ring buffer).
-    pub max_entries: usize,
+    /// Entries that fit (bytes, for the ring buffer), unless the operator chose another number.
+    max_entries: usize,
 }
 
 const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> MapSpec {
@@ -49,19 +50,20 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
     }
 }
 
-/// Slots of the array of endpoints.
-pub const ENDPOINTS_MAX: u32 = 65_536;
+/// Connections older than their workload's enrolment that are remembered.
+pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 19] = [
+pub const SPECS: [MapSpec; 21] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
+    spec::<u32, Beat>("BEAT", MapType::Array, 1),
     spec::<NetnsCookie, Workload>("WORKLOADS", MapType::Hash, 4_096),
     spec::<LocalKey, LocalEntry>("LOCAL", MapType::Hash, 65_536),
     spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 262_144),
     spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 65_536),
     spec::<RouteKey, Route>("ROUTES", MapType::Hash, 262_144),
-    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, ENDPOINTS_MAX as usize),
+    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 65_536),
     spec::<TrieKey<EgressKey>, EgressEntry>("EGRESS", MapType::LpmTrie, 262_144),
     spec::<PortKey, PortEntry>("EGRESS_PORTS", MapType::Hash, 262_144),
     spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
@@ -70,6 +72,7 @@ pub const SPECS: [MapSpec; 19] = [
     spec::<u32, Note>("NOTES", MapType::SkStorage, 0),
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
+    spec::<u64, NetnsCookie>("OLDER", MapType::Hash, OLDER_MAX),
     ring("EVENTS", 262_144),
     ring("ENDINGS", 524_288),
     spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),
@@ -81,19 +84,13 @@ const _: () = {
     assert!(size_of::<Ending>() * 1_000 < 524_288);
 };
 
-/// The spec of the map called `name`.
-pub fn max_entries(name: &str) -> usize {
-    SPECS
-        .iter()
-        .find(|spec| spec.name == name)
-        .map_or(0, |spec| spec.max_entries)
-}
-
 /// Checks that a pin, if there is one, can be reused.
-pub fn check_pin(spec: &MapSpec, pin: &Path) -> Result<(), KernelError> {
+pub fn check_pin(spec: &MapSpec, limits: &Limits, pin: &Path) -> Result<(), KernelError> {
     if !pin.exists() {
         return Ok(());
     }
+    let chosen = limits.by_map(spec.name).map(|entries| entries as usize);
+    let max_entries = chosen.unwrap_or(spec.max_entries);
     let info = MapInfo::from_pin(pin).map_err(KernelError::map(spec.name))?;
     let found = format!(
         "{:?}, key {}, value {}, {} entries",
@@ -104,7 +101,7 @@ pub fn check_pin(spec: &MapSpec, pin: &Path) -> Result<(), KernelError> {
     );
     let wanted = format!(
         "{:?}, key {}, value {}, {} entries",
-        spec.kind, spec.key, spec.value, spec.max_entries
+        spec.kind, spec.key, spec.value, max_entries
     );
     if found == wanted {
         Ok(())
@@ -144,6 +141,7 @@ pub struct Maps {
     pub egress_ports: HashMap<MapData, PortKey, PortEntry>,
     pub pending: HashMap<MapData, WorkloadId, u64>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
+    pub older: HashMap<MapData, u64, NetnsCookie>,
     pub listeners: SkStorage<MapData, u32>,
     pub counters: PerCpuArray<MapData, u64>,
 }
@@ -163,6 +161,7 @@ impl Maps {
             egress_ports: take(ebpf, "EGRESS_PORTS")?,
             pending: take(ebpf, "PENDING")?,
             flows: take(ebpf, "FLOWS")?,
+            older: take(ebpf, "OLDER")?,
             listeners: take(ebpf, "LISTENERS")?,
             counters: take(ebpf, "COUNTERS")?,
         })

@@ -12,9 +12,13 @@
 pub mod cgroup;
 mod error;
 mod events;
+mod limits;
 mod link;
 mod maps;
+mod older;
 mod pins;
+mod rival;
+mod usage;
 mod write;
 
 use std::collections::BTreeSet;
@@ -22,24 +26,22 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::maps::{Map, MapData, SkStorage};
+use aya::maps::{Array, Map, MapData, SkStorage};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
-use proxy_common::{Counter, Ending, Event, Flow, NodeConfig};
+use proxy_common::{Beat, Counter, Ending, Event, Flow, NodeConfig};
 
 pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
 pub use self::events::{HookLog, Ring};
+pub use self::limits::{Limits, MapLimit, TableMap};
 use self::link::AttachType;
-pub use self::maps::ENDPOINTS_MAX;
 use self::maps::Maps;
 pub use self::pins::Pins;
 use self::pins::read_dir;
+pub use self::usage::MapUsage;
+use self::write::Changes;
 use crate::tables::TableSet;
-
-/// Flows that may be pending on the node: 7/8 of `FLOWS`, so that those that
-/// were counted a moment late still fit.
-pub const PENDING_MAX: u64 = 57_344;
 
 /// Program, attach type and name of the pin, in the order of attachment:
 /// nothing is captured before everything that a captured flow needs is there.
@@ -78,7 +80,17 @@ pub struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
     maps: Maps,
+    limits: Limits,
     written: TableSet,
+}
+
+/// How the kernel half is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// How much the maps hold.
+    pub limits: Limits,
+    /// Whether the hooks write debug lines.
+    pub debug: bool,
 }
 
 /// What else a load yields.
@@ -98,13 +110,14 @@ impl Kernel {
         pins: &Pins,
         cgroup: &Cgroup,
         proxy_cgroup: &Cgroup,
-        debug: bool,
+        options: LoadOptions,
     ) -> Result<(Self, Streams), KernelError> {
+        let LoadOptions { limits, debug } = options;
         pins.make()?;
         for spec in &maps::SPECS {
-            maps::check_pin(spec, &pins.map(spec.name))?;
+            maps::check_pin(spec, &limits, &pins.map(spec.name))?;
         }
-        let mut ebpf = load_object(pins, debug)?;
+        let mut ebpf = load_object(pins, &limits, debug)?;
         maps::check_abi(&mut ebpf, &pins.map("ABI"))?;
         let events = Ring::take(&mut ebpf, "EVENTS")?;
         let endings = Ring::take(&mut ebpf, "ENDINGS")?;
@@ -112,7 +125,8 @@ impl Kernel {
         let mut maps = Maps::take(&mut ebpf)?;
         let node = NodeConfig {
             proxy_cgroup: proxy_cgroup.id(),
-            pending_max: PENDING_MAX,
+            // An eighth in reserve: those that were counted a moment late still fit.
+            pending_max: u64::from(limits.of(TableMap::Flows)) / 8 * 7,
         };
         maps.node
             .set(0, node, 0)
@@ -125,6 +139,7 @@ impl Kernel {
             ebpf,
             pins: pins.clone(),
             maps,
+            limits,
             written,
         };
         let streams = Streams {
@@ -138,17 +153,20 @@ impl Kernel {
     /// Puts `tables` in force. On an error the former tables are restored; if
     /// that fails too, every workload is closed: egress denied, no listener.
     pub fn write(&mut self, tables: &TableSet) -> Result<(), KernelError> {
-        write::check_size(tables)?;
-        let before = std::mem::take(&mut self.written);
-        match write::write(&mut self.maps, &before, tables) {
+        let before = self.written.clone();
+        let changes = Changes::between(&before, tables);
+        changes.check_size(tables, &self.limits)?;
+        match write::write(&mut self.maps, &before, tables, &changes) {
             Ok(()) => {
                 self.written = tables.clone();
                 Ok(())
             }
             Err(error) => {
                 // How far it got is unknown, so look.
-                let restored = write::read(&self.maps)
-                    .and_then(|now| write::write(&mut self.maps, &now, &before));
+                let restored = write::read(&self.maps).and_then(|now| {
+                    let back = Changes::between(&now, &before);
+                    write::write(&mut self.maps, &now, &before, &back)
+                });
                 if restored.is_err() {
                     self.close_all(&before);
                 }
@@ -160,6 +178,12 @@ impl Kernel {
                 })
             }
         }
+    }
+
+    /// Refuses tables that would not fit with `workloads` enrolled ones.
+    pub fn check_size(&self, tables: &TableSet, workloads: usize) -> Result<(), KernelError> {
+        self.limits.check(TableMap::Workloads, workloads)?;
+        Changes::between(&self.written, tables).check_size(tables, &self.limits)
     }
 
     /// Last resort: every workload keeps its identity and loses its ways out.
@@ -225,6 +249,14 @@ impl Kernel {
             .map_err(KernelError::map("ACCEPTED"))
     }
 
+    /// A handle by which the daemon says that it is alive.
+    pub fn heartbeat(&self) -> Result<Heartbeat, KernelError> {
+        let map = MapData::from_pin(self.pins.map("BEAT")).map_err(KernelError::map("BEAT"))?;
+        Array::try_from(Map::Array(map))
+            .map(|map| Heartbeat { map })
+            .map_err(KernelError::map("BEAT"))
+    }
+
     /// The kernel half's counters, summed over all CPUs.
     pub fn counters(&self) -> Vec<(Counter, u64)> {
         Counter::ALL
@@ -252,30 +284,26 @@ impl Kernel {
         info.is_ok_and(|info| info.cgroup != 0)
     }
 
+    /// Slots of the array of endpoints.
+    pub fn endpoint_slots(&self) -> u32 {
+        self.limits.of(TableMap::Endpoints)
+    }
+
     /// What the maps hold.
     pub fn tables(&self) -> &TableSet {
         &self.written
     }
+}
 
-    /// Entries and limit of each configuration map.
-    pub fn usage(&self) -> Vec<(&'static str, usize, usize)> {
-        let tables = &self.written;
-        [
-            ("WORKLOADS", tables.workloads.len()),
-            ("LOCAL", tables.local.len()),
-            ("ADDRESSES", tables.addresses.len()),
-            ("SERVICES", tables.services.len()),
-            ("ROUTES", tables.routes.len()),
-            (
-                "ENDPOINTS",
-                tables.blocks.values().map(|slots| slots.len()).sum(),
-            ),
-            ("EGRESS", tables.egress.len()),
-            ("EGRESS_PORTS", tables.egress_ports.len()),
-            ("FLOWS", self.flows_pending()),
-        ]
-        .map(|(name, used)| (name, used, maps::max_entries(name)))
-        .to_vec()
+/// Tells the hooks when the daemon was last alive.
+pub struct Heartbeat {
+    map: Array<MapData, Beat>,
+}
+
+impl Heartbeat {
+    /// Tells them.
+    pub fn tell(&mut self, beat: Beat) -> Result<(), KernelError> {
+        self.map.set(0, beat, 0).map_err(KernelError::map("BEAT"))
     }
 }
 
@@ -292,7 +320,7 @@ impl Flows {
 }
 
 /// Loads the object with every map pinned (or taken over).
-fn load_object(pins: &Pins, debug: bool) -> Result<Ebpf, KernelError> {
+fn load_object(pins: &Pins, limits: &Limits, debug: bool) -> Result<Ebpf, KernelError> {
     // 0 turns the hooks' debug lines off; the verifier then drops their code.
     let level: u8 = if debug {
         aya_log::Level::Trace as u8
@@ -307,6 +335,9 @@ fn load_object(pins: &Pins, debug: bool) -> Result<Ebpf, KernelError> {
         .override_global(aya_log::LEVEL, &level, true);
     for spec in &maps::SPECS {
         loader.map_pin_path(spec.name, pins.map(spec.name));
+        if let Some(entries) = limits.by_map(spec.name) {
+            loader.map_max_entries(spec.name, entries);
+        }
     }
     let mut ebpf = loader
         .load(crate::EBPF_OBJECT)
@@ -350,6 +381,7 @@ fn attach(
         } if cause.raw_os_error() == Some(nix::libc::EPERM) => KernelError::Forbidden {
             cgroup: cgroup.path().into(),
             hook,
+            rival: rival::find(cgroup.path(), at),
         },
         other => other,
     })

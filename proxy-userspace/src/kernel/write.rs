@@ -5,17 +5,24 @@
 //! and last what nobody refers to any more is removed. So no connect sees half
 //! an object, and a failure on the way leaves something that is closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use aya::Pod;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key as TrieKey;
+use aya::maps::{HashMap, MapData};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use proxy_common::{
-    AddressEntry, AddressKey, EgressEntry, EgressKey, NetnsCookie, NetworkId, PolicySetId,
-    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+    AddressEntry, AddressKey, Block, EgressEntry, EgressKey, EndpointSlot, LocalEntry, LocalKey,
+    NetnsCookie, NetworkId, PolicySetId, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
+    ServiceKey, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
-use super::maps::{Maps, max_entries};
+use super::limits::{Limits, TableMap};
+use super::maps::Maps;
 use crate::tables::{EgressPrefix, TableSet};
 
 /// The differences between two maps, by what they do.
@@ -25,58 +32,79 @@ struct Diff<K, V> {
     new: Vec<(K, V)>,
 }
 
-impl<K: Ord + Copy, V: PartialEq + Copy> Diff<K, V> {
-    fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
-        let gone = from
-            .keys()
-            .filter(|key| !to.contains_key(key))
-            .copied()
-            .collect();
-        let (mut changed, mut new) = (Vec::new(), Vec::new());
-        for (key, value) in to {
-            match from.get(key) {
-                None => new.push((*key, *value)),
-                Some(old) if old != value => changed.push((*key, *value)),
-                Some(_) => {}
+impl<K: Ord + Clone, V: PartialEq + Clone> Diff<K, V> {
+    fn between(from: &OrdMap<K, V>, to: &OrdMap<K, V>) -> Self {
+        let (mut gone, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for item in from.diff(to) {
+            match item {
+                DiffItem::Add(key, value) => new.push((key.clone(), value.clone())),
+                DiffItem::Update { new: value, .. } => {
+                    changed.push((value.0.clone(), value.1.clone()));
+                }
+                DiffItem::Remove(key, _) => gone.push(key.clone()),
             }
         }
         Self { gone, changed, new }
     }
 }
 
-/// Refuses a table set that does not fit, before anything is written.
-pub fn check_size(to: &TableSet) -> Result<(), KernelError> {
-    let slots: usize = to.blocks.values().map(|slots| slots.len()).sum();
-    let sizes = [
-        ("WORKLOADS", to.workloads.len()),
-        ("LOCAL", to.local.len()),
-        // The rest twice: what an earlier process wrote, or what is about to be
-        // replaced, stands beside it until workloads refer to the new.
-        ("ADDRESSES", to.addresses.len() * 2),
-        ("SERVICES", to.services.len() * 2),
-        ("ROUTES", to.routes.len() * 2),
-        ("ENDPOINTS", slots * 2),
-        ("EGRESS", to.egress.len() * 2),
-        ("EGRESS_PORTS", to.egress_ports.len() * 2),
-    ];
-    for (map, wanted) in sizes {
-        let limit = max_entries(map);
-        if wanted > limit {
-            return Err(KernelError::TooLarge { map, wanted, limit });
+/// All that differs between two table sets.
+pub struct Changes {
+    workloads: Diff<NetnsCookie, Workload>,
+    local: Diff<LocalKey, LocalEntry>,
+    addresses: Diff<AddressKey, AddressEntry>,
+    services: Diff<ServiceKey, ServiceEntry>,
+    routes: Diff<RouteKey, Route>,
+    blocks: Diff<Block, Arc<[EndpointSlot]>>,
+    egress: Diff<EgressPrefix, EgressEntry>,
+    ports: Diff<PortKey, PortEntry>,
+}
+
+impl Changes {
+    /// What to do to get from `from` to `to`.
+    pub fn between(from: &TableSet, to: &TableSet) -> Self {
+        Self {
+            workloads: Diff::between(&from.workloads, &to.workloads),
+            local: Diff::between(&from.local, &to.local),
+            addresses: Diff::between(&from.addresses, &to.addresses),
+            services: Diff::between(&from.services, &to.services),
+            routes: Diff::between(&from.routes, &to.routes),
+            blocks: Diff::between(&from.blocks, &to.blocks),
+            egress: Diff::between(&from.egress, &to.egress),
+            ports: Diff::between(&from.egress_ports, &to.egress_ports),
         }
     }
-    Ok(())
+
+    /// Refuses what does not fit, before anything is written.
+    pub fn check_size(&self, to: &TableSet, limits: &Limits) -> Result<(), KernelError> {
+        let sizes = [
+            // What goes last stands beside what comes first for a moment.
+            (
+                TableMap::Workloads,
+                to.workloads.len() + self.workloads.gone.len(),
+            ),
+            (TableMap::Local, to.local.len() + self.local.gone.len()),
+            // The rest twice: what an earlier process wrote, or what is about to be
+            // replaced, stands beside it until workloads refer to the new.
+            (TableMap::Addresses, to.addresses.len() * 2),
+            (TableMap::Services, to.services.len() * 2),
+            (TableMap::Routes, to.routes.len() * 2),
+            (TableMap::Endpoints, to.slots * 2),
+            (TableMap::Egress, to.egress.len() * 2),
+            (TableMap::EgressPorts, to.egress_ports.len() * 2),
+        ];
+        for (map, wanted) in sizes {
+            limits.check(map, wanted)?;
+        }
+        Ok(())
+    }
 }
 
 /// All differences, and who looks at what before and after.
 struct Plan<'a> {
     from: &'a TableSet,
     to: &'a TableSet,
-    addresses: Diff<AddressKey, AddressEntry>,
-    services: Diff<ServiceKey, ServiceEntry>,
-    routes: Diff<RouteKey, Route>,
-    egress: Diff<EgressPrefix, EgressEntry>,
-    ports: Diff<PortKey, PortEntry>,
+    changes: &'a Changes,
     /// Of the workloads that stand in `from`.
     live_networks: BTreeSet<NetworkId>,
     live_policy_sets: BTreeSet<PolicySetId>,
@@ -86,15 +114,11 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(from: &'a TableSet, to: &'a TableSet) -> Self {
+    fn new(from: &'a TableSet, to: &'a TableSet, changes: &'a Changes) -> Self {
         Self {
             from,
             to,
-            addresses: Diff::between(&from.addresses, &to.addresses),
-            services: Diff::between(&from.services, &to.services),
-            routes: Diff::between(&from.routes, &to.routes),
-            egress: Diff::between(&from.egress, &to.egress),
-            ports: Diff::between(&from.egress_ports, &to.egress_ports),
+            changes,
             live_networks: all(from, |workload| workload.network),
             live_policy_sets: all(from, |workload| workload.policy_set),
             kept_networks: all(to, |workload| workload.network),
@@ -104,11 +128,16 @@ impl<'a> Plan<'a> {
 }
 
 /// Writes the difference between `from`, which the maps hold, and `to`.
-pub fn write(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
-    let plan = Plan::new(from, to);
+pub fn write(
+    maps: &mut Maps,
+    from: &TableSet,
+    to: &TableSet,
+    changes: &Changes,
+) -> Result<(), KernelError> {
+    let plan = Plan::new(from, to, changes);
     prepare(maps, &plan)?;
     close(maps, &plan)?;
-    change(maps, &plan)?;
+    change(maps, changes)?;
     open(maps, &plan)?;
     clear(maps, &plan)
 }
@@ -117,58 +146,80 @@ pub fn write(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), Kern
 /// once written, and the objects of networks and policy sets that no workload
 /// has so far. All of them are such when a new process takes over.
 fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
-    for (key, value) in plan.ports.new.iter().chain(&plan.ports.changed) {
-        maps.egress_ports
-            .insert(key, value, 0)
-            .map_err(KernelError::map("EGRESS_PORTS"))?;
-    }
-    write_blocks(maps, plan.from, plan.to)?;
+    let changes = plan.changes;
+    put(&mut maps.egress_ports, "EGRESS_PORTS", &changes.ports.new)?;
+    put(
+        &mut maps.egress_ports,
+        "EGRESS_PORTS",
+        &changes.ports.changed,
+    )?;
+    write_blocks(maps, changes)?;
     // Of services that did not tell sources apart yet, or of sources that are new.
-    for (key, route) in &plan.routes.new {
-        maps.routes
-            .insert(key, route, 0)
-            .map_err(KernelError::map("ROUTES"))?;
+    put(&mut maps.routes, "ROUTES", &changes.routes.new)?;
+    let new = changes.egress.new.iter();
+    put_egress(
+        maps,
+        new.filter(|(prefix, _)| !plan.live_policy_sets.contains(&prefix.1.policy_set)),
+    )?;
+    insert_services(maps, changes, |network| {
+        !plan.live_networks.contains(&network)
+    })
+}
+
+fn put<'a, K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    entries: impl IntoIterator<Item = &'a (K, V)>,
+) -> Result<(), KernelError> {
+    for (key, value) in entries {
+        map.insert(key, value, 0).map_err(KernelError::map(name))?;
     }
-    for (prefix, value) in &plan.egress.new {
-        if !plan.live_policy_sets.contains(&prefix.1.policy_set) {
-            maps.egress
-                .insert(&trie_key(prefix), value, 0)
-                .map_err(KernelError::map("EGRESS"))?;
-        }
+    Ok(())
+}
+
+fn put_egress<'a>(
+    maps: &mut Maps,
+    entries: impl IntoIterator<Item = &'a (EgressPrefix, EgressEntry)>,
+) -> Result<(), KernelError> {
+    for (prefix, value) in entries {
+        maps.egress
+            .insert(&trie_key(prefix), value, 0)
+            .map_err(KernelError::map("EGRESS"))?;
     }
-    insert_services(maps, plan, |network| !plan.live_networks.contains(&network))
+    Ok(())
 }
 
 /// New addresses before their services (an address alone denies), of the
 /// networks that `of` picks.
 fn insert_services(
     maps: &mut Maps,
-    plan: &Plan<'_>,
+    changes: &Changes,
     of: impl Fn(NetworkId) -> bool,
 ) -> Result<(), KernelError> {
-    for (key, value) in plan.addresses.new.iter().filter(|(key, _)| of(key.network)) {
-        maps.addresses
-            .insert(key, value, 0)
-            .map_err(KernelError::map("ADDRESSES"))?;
-    }
-    for (key, value) in plan.services.new.iter().filter(|(key, _)| of(key.network)) {
-        maps.services
-            .insert(key, value, 0)
-            .map_err(KernelError::map("SERVICES"))?;
-    }
-    Ok(())
+    let addresses = changes.addresses.new.iter();
+    put(
+        &mut maps.addresses,
+        "ADDRESSES",
+        addresses.filter(|(key, _)| of(key.network)),
+    )?;
+    let services = changes.services.new.iter();
+    put(
+        &mut maps.services,
+        "SERVICES",
+        services.filter(|(key, _)| of(key.network)),
+    )
 }
 
 /// Removes addresses and services of the networks that `of` picks.
 fn remove_services(
     maps: &mut Maps,
-    plan: &Plan<'_>,
+    changes: &Changes,
     of: impl Fn(NetworkId) -> bool,
 ) -> Result<(), KernelError> {
-    for key in plan.services.gone.iter().filter(|key| of(key.network)) {
+    for key in changes.services.gone.iter().filter(|key| of(key.network)) {
         remove(maps.services.remove(key), "SERVICES")?;
     }
-    for key in plan.addresses.gone.iter().filter(|key| of(key.network)) {
+    for key in changes.addresses.gone.iter().filter(|key| of(key.network)) {
         remove(maps.addresses.remove(key), "ADDRESSES")?;
     }
     Ok(())
@@ -176,12 +227,8 @@ fn remove_services(
 
 /// Tables of endpoints, in space that no entry names: a block is never changed.
 /// Those that nobody names any more stay until their space is used again.
-fn write_blocks(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), KernelError> {
-    let new = to
-        .blocks
-        .iter()
-        .filter(|(block, _)| !from.blocks.contains_key(block));
-    for (block, slots) in new {
+fn write_blocks(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
+    for (block, slots) in &changes.blocks.new {
         for (index, slot) in (block.offset..).zip(slots.iter()) {
             maps.endpoints
                 .set(index, slot, 0)
@@ -194,58 +241,38 @@ fn write_blocks(maps: &mut Maps, from: &TableSet, to: &TableSet) -> Result<(), K
 /// Everything that takes a way out: a service without its entry is a virtual
 /// address with an unknown port (Deny), an external prefix falls to the default.
 fn close(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
-    for prefix in &plan.egress.gone {
+    for prefix in &plan.changes.egress.gone {
         if plan.kept_policy_sets.contains(&prefix.1.policy_set) {
             remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
         }
     }
-    remove_services(maps, plan, |network| plan.kept_networks.contains(&network))
+    remove_services(maps, plan.changes, |network| {
+        plan.kept_networks.contains(&network)
+    })
 }
 
 /// Everything that stays and says something else: one element each.
-fn change(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
-    for (key, value) in &plan.addresses.changed {
-        maps.addresses
-            .insert(key, value, 0)
-            .map_err(KernelError::map("ADDRESSES"))?;
-    }
-    for (key, route) in &plan.routes.changed {
-        maps.routes
-            .insert(key, route, 0)
-            .map_err(KernelError::map("ROUTES"))?;
-    }
-    for (key, value) in &plan.services.changed {
-        maps.services
-            .insert(key, value, 0)
-            .map_err(KernelError::map("SERVICES"))?;
-    }
-    for (prefix, value) in &plan.egress.changed {
-        maps.egress
-            .insert(&trie_key(prefix), value, 0)
-            .map_err(KernelError::map("EGRESS"))?;
-    }
-    Ok(())
+fn change(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
+    put(&mut maps.addresses, "ADDRESSES", &changes.addresses.changed)?;
+    put(&mut maps.routes, "ROUTES", &changes.routes.changed)?;
+    put(&mut maps.services, "SERVICES", &changes.services.changed)?;
+    put_egress(maps, &changes.egress.changed)
 }
 
 /// Ways out for workloads that are there, then the workloads themselves: what
 /// they refer to is all there.
 fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
-    for (prefix, value) in &plan.egress.new {
-        if plan.live_policy_sets.contains(&prefix.1.policy_set) {
-            maps.egress
-                .insert(&trie_key(prefix), value, 0)
-                .map_err(KernelError::map("EGRESS"))?;
-        }
-    }
-    insert_services(maps, plan, |network| plan.live_networks.contains(&network))?;
-    let (from, to) = (plan.from, plan.to);
-    let local = Diff::between(&from.local, &to.local);
-    for (key, value) in local.new {
-        maps.local
-            .insert(key, value, 0)
-            .map_err(KernelError::map("LOCAL"))?;
-    }
-    let workloads = Diff::between(&from.workloads, &to.workloads);
+    let (from, to, changes) = (plan.from, plan.to, plan.changes);
+    let new = changes.egress.new.iter();
+    put_egress(
+        maps,
+        new.filter(|(prefix, _)| plan.live_policy_sets.contains(&prefix.1.policy_set)),
+    )?;
+    insert_services(maps, changes, |network| {
+        plan.live_networks.contains(&network)
+    })?;
+    put(&mut maps.local, "LOCAL", &changes.local.new)?;
+    let workloads = &changes.workloads;
     for (netns, workload) in workloads.changed.iter().chain(&workloads.new) {
         write_workload(
             maps,
@@ -254,34 +281,40 @@ fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
             from.workloads.get(netns).map(|old| old.id),
         )?;
     }
-    for netns in workloads.gone {
-        remove(maps.workloads.remove(&netns), "WORKLOADS")?;
+    for netns in &workloads.gone {
+        remove(maps.workloads.remove(netns), "WORKLOADS")?;
     }
     // Only now: a number may have gone from one workload to another.
-    let in_use: BTreeSet<WorkloadId> = to.workloads.values().map(|workload| workload.id).collect();
-    for id in from.workloads.values().map(|workload| workload.id) {
-        if !in_use.contains(&id) {
-            remove(maps.pending.remove(&id), "PENDING")?;
+    if !workloads.gone.is_empty() || !workloads.changed.is_empty() {
+        let in_use: BTreeSet<WorkloadId> =
+            to.workloads.values().map(|workload| workload.id).collect();
+        for id in from.workloads.values().map(|workload| workload.id) {
+            if !in_use.contains(&id) {
+                remove(maps.pending.remove(&id), "PENDING")?;
+            }
         }
     }
-    for key in local.gone {
-        remove(maps.local.remove(&key), "LOCAL")?;
+    for key in &changes.local.gone {
+        remove(maps.local.remove(key), "LOCAL")?;
     }
     Ok(())
 }
 
 /// What nobody refers to any more.
 fn clear(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
-    remove_services(maps, plan, |network| !plan.kept_networks.contains(&network))?;
-    for prefix in &plan.egress.gone {
+    let changes = plan.changes;
+    remove_services(maps, changes, |network| {
+        !plan.kept_networks.contains(&network)
+    })?;
+    for prefix in &changes.egress.gone {
         if !plan.kept_policy_sets.contains(&prefix.1.policy_set) {
             remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
         }
     }
-    for key in &plan.ports.gone {
+    for key in &changes.ports.gone {
         remove(maps.egress_ports.remove(key), "EGRESS_PORTS")?;
     }
-    for key in &plan.routes.gone {
+    for key in &changes.routes.gone {
         remove(maps.routes.remove(key), "ROUTES")?;
     }
     Ok(())
@@ -305,21 +338,23 @@ fn write_workload(
 
 /// What the maps hold now: after a crash, the work of an earlier process.
 pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
-    fn all<K: Ord, V>(
+    fn all<K: Ord + Clone, V: Clone>(
         name: &'static str,
         entries: impl Iterator<Item = Result<(K, V), MapError>>,
-    ) -> Result<BTreeMap<K, V>, KernelError> {
-        entries
-            .collect::<Result<_, _>>()
-            .map_err(KernelError::map(name))
+    ) -> Result<OrdMap<K, V>, KernelError> {
+        let mut table = OrdMap::new();
+        for entry in entries {
+            let (key, value) = entry.map_err(KernelError::map(name))?;
+            table.insert(key, value);
+        }
+        Ok(table)
     }
-    Ok(TableSet {
+    let mut tables = TableSet {
         workloads: all("WORKLOADS", maps.workloads.iter())?,
         local: all("LOCAL", maps.local.iter())?,
         addresses: all("ADDRESSES", maps.addresses.iter())?,
         services: all("SERVICES", maps.services.iter())?,
         routes: all("ROUTES", maps.routes.iter())?,
-        blocks: BTreeMap::new(),
         egress: all(
             "EGRESS",
             maps.egress
@@ -327,7 +362,10 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
                 .map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))),
         )?,
         egress_ports: all("EGRESS_PORTS", maps.egress_ports.iter())?,
-    })
+        ..TableSet::default()
+    };
+    tables.count_blocks();
+    Ok(tables)
 }
 
 /// What the workloads of `tables` refer to.

@@ -6,6 +6,7 @@
 mod canary;
 mod explain;
 mod listen;
+mod older;
 mod pod;
 mod status;
 
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use proxy_common::NetnsCookie;
 
 pub use canary::run as run_canary;
 pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
@@ -26,7 +28,7 @@ use crate::control::{
     Dataplane, DataplaneStatus, ExplainError, ExplainQuery, Explanation, InstallError,
     WorkloadStatus,
 };
-use crate::kernel::{ENDPOINTS_MAX, Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError};
 use crate::proxy::{Command, WorkerHandle};
 use crate::snapshot::{Compiler, Input, Snapshot};
 use crate::socket::Netns;
@@ -69,13 +71,14 @@ impl Node {
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
     ) -> std::io::Result<Self> {
+        let slots = lock(&kernel).endpoint_slots();
         Ok(Self {
             kernel,
             home: Netns::current()?,
             workers,
             snapshot,
             telemetry,
-            compiler: Compiler::new(ENDPOINTS_MAX),
+            compiler: Compiler::new(slots),
             pods: BTreeMap::new(),
             canaries: Canaries::start()?,
             started: false,
@@ -90,7 +93,7 @@ impl Node {
     ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
         let settled_by = Instant::now() + listen::SETTLE;
-        for (name, workload) in &objects.workloads {
+        for (name, workload) in objects.index().local() {
             let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
                 continue;
             };
@@ -165,11 +168,15 @@ impl Node {
                 worker.send(Command::Serve(Arc::clone(&pod), listeners));
             }
         }
+        let left = Arc::clone(&self.snapshot.load().left);
         for worker in &self.workers {
             for name in &gone {
                 worker.send(Command::Leave(name.clone()));
             }
-            worker.send(Command::Refresh);
+            worker.send(Command::Refresh(Arc::clone(&left)));
+        }
+        if !gone.is_empty() || !self.started {
+            self.forget_older(enrolled.pods.values().map(Arc::as_ref));
         }
         self.pods = enrolled.pods;
         self.canaries
@@ -182,6 +189,45 @@ impl Node {
             .map(|source| Arc::clone(&source.label));
         self.telemetry
             .set_inventory(snapshot.revision, snapshot.sources.len() as u64, sources);
+    }
+
+    /// The snapshot of `objects`, for which the kernel has room; its pods are not
+    /// placed yet.
+    fn compile(
+        &mut self,
+        objects: &Objects,
+        generation: u64,
+        revision: u64,
+        former: &Snapshot,
+    ) -> Result<Snapshot, InstallError> {
+        let present = lock(&self.kernel).tables().named.clone();
+        let input = Input {
+            objects,
+            generation,
+            revision,
+            present: &present,
+        };
+        let snapshot = self
+            .compiler
+            .compile(input, former)
+            .map_err(|no_room| InstallError::Refused(no_room.to_string()))?;
+        let checked = self.check_size(objects, &snapshot);
+        if checked.is_err() {
+            self.compiler.cancel();
+        }
+        checked.map(|()| snapshot)
+    }
+
+    /// Whether the kernel's tables hold a snapshot whose pods are not placed yet.
+    fn check_size(&self, objects: &Objects, snapshot: &Snapshot) -> Result<(), InstallError> {
+        let locals = objects.index().local().values();
+        let enrolled = locals.filter(|workload| {
+            let local = workload.local.as_ref();
+            local.is_some_and(|local| local.enrolled)
+        });
+        lock(&self.kernel)
+            .check_size(&snapshot.tables, enrolled.count())
+            .map_err(|error| InstallError::Refused(error.to_string()))
     }
 
     fn fences(&self, pods: &BTreeMap<ObjectName, Arc<Pod>>) {
@@ -240,32 +286,29 @@ impl Dataplane for Node {
         generation: u64,
         revision: u64,
     ) -> Result<Vec<Warning>, InstallError> {
+        let former = self.snapshot.load_full();
+        // Before anything changes, and as a dry run finds it.
+        let mut snapshot = self.compile(objects, generation, revision, &former)?;
         let mut warnings = Vec::new();
         let enrolled = match self.enrol(objects, &mut warnings) {
             Ok(enrolled) => enrolled,
             Err(error) => {
+                self.compiler.cancel();
                 self.fences(&self.pods);
                 return Err(error);
             }
         };
-        let former = self.snapshot.load_full();
-        let present = lock(&self.kernel).tables().named_blocks();
-        let input = Input {
-            objects,
-            pods: &enrolled.pods,
-            generation,
-            revision,
-            present: &present,
-        };
-        let snapshot = match self.compiler.compile(input, &former) {
-            Ok(snapshot) => Arc::new(snapshot),
-            Err(no_room) => {
-                self.fences(&self.pods);
-                return Err(InstallError::Refused(no_room.to_string()));
-            }
-        };
+        if let Err(no_room) = self.compiler.place(&enrolled.pods, &former, &mut snapshot) {
+            self.fences(&self.pods);
+            return Err(InstallError::Refused(no_room.to_string()));
+        }
+        let snapshot = Arc::new(snapshot);
         // The proxy first: whatever the kernel sends it by the new tables, it knows.
         self.snapshot.store(Arc::clone(&snapshot));
+        let known: BTreeSet<NetnsCookie> = {
+            let kernel = lock(&self.kernel);
+            kernel.tables().workloads.keys().copied().collect()
+        };
         let written = lock(&self.kernel).write(&snapshot.tables);
         if let Err(error) = written {
             self.snapshot.store(former);
@@ -277,9 +320,26 @@ impl Dataplane for Node {
             });
         }
         self.fences(&enrolled.pods);
+        let newcomers = enrolled.newcomers.iter().map(|newcomer| &newcomer.pod);
+        // What an earlier process enrolled was governed all the time.
+        for pod in newcomers.filter(|pod| !known.contains(&pod.netns().cookie())) {
+            self.note_older(pod);
+        }
         self.settle(enrolled);
         self.started = true;
         Ok(warnings)
+    }
+
+    fn check(&mut self, objects: &Objects) -> Result<(), InstallError> {
+        let former = self.snapshot.load_full();
+        let mut snapshot = self.compile(objects, former.generation, former.revision, &former)?;
+        // Of the pods only those that are there: to enrol the others is no dry run.
+        let placed = self.compiler.place(&self.pods, &former, &mut snapshot);
+        let checked = placed
+            .map_err(|no_room| InstallError::Refused(no_room.to_string()))
+            .and_then(|()| self.check_size(objects, &snapshot));
+        self.compiler.cancel();
+        checked
     }
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
@@ -291,7 +351,16 @@ impl Dataplane for Node {
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {
-        status::workloads(&lock(&self.kernel), &self.snapshot.load(), &self.pods)
+        let mut workloads =
+            status::workloads(&lock(&self.kernel), &self.snapshot.load(), &self.pods);
+        for (workload, pod) in workloads.iter_mut().zip(self.pods.values()) {
+            workload.older_connections = self.older(pod) as u64;
+        }
+        workloads
+    }
+
+    fn reset_older(&mut self, name: &ObjectName) -> Result<usize, InstallError> {
+        Node::reset_older(self, name)
     }
 }
 

@@ -122,6 +122,25 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// One without sockets, for tests of what is made of workloads.
+    ///
+    /// # Panics
+    /// The workload is not local.
+    #[cfg(test)]
+    pub fn hollow(workload: &crate::config::object::Workload) -> Self {
+        Self {
+            name: workload.name.clone(),
+            spec: workload.local.clone().expect("it is local"),
+            claimed: Vec::new(),
+            netns: Netns::current().expect("there is one"),
+            cgroup: Cgroup::hollow(),
+            local: Vec::new(),
+            listeners: Vec::new(),
+            connections: AtomicUsize::new(0),
+            enrolment: Mutex::default(),
+        }
+    }
+
     /// Enters the namespace and opens the listeners: one per local address
     /// and worker. The sockets come back in one list per worker. Waits for
     /// addresses that are still being probed, but not beyond `settled_by`.

@@ -16,14 +16,12 @@ pub fn status(kernel: &Kernel, pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Datapla
         hook: format!("cgroup/{hook}"),
         attached: kernel.is_attached(hook),
     });
-    let maps = kernel
-        .usage()
-        .into_iter()
-        .map(|(name, entries, capacity)| MapStatus {
-            name: name.to_owned(),
-            entries: Some(entries as u64),
-            capacity: capacity as u64,
-        });
+    let maps = kernel.usage().into_iter().map(|usage| MapStatus {
+        name: usage.map.map().to_owned(),
+        entries: Some(usage.entries as u64),
+        capacity: u64::from(usage.limit),
+        bytes: usage.bytes,
+    });
     let listeners = pods.values().flat_map(|pod| {
         pod.listeners().iter().map(|listener| ListenerStatus {
             workload: pod.name().to_string(),
@@ -67,6 +65,7 @@ pub fn workloads(
                 why: enrolment.why,
                 pending_flows: ids.get(pod.name()).map_or(0, |id| kernel.pending(*id)),
                 open_connections: pod.connections() as u64,
+                older_connections: 0,
             }
         })
         .collect()

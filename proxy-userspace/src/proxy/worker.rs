@@ -26,6 +26,7 @@ use super::pool::Pool;
 use super::sniff::ServerFirst;
 use crate::config::object::ObjectName;
 use crate::egress::names::Names;
+use crate::heart::{self, Pulse};
 use crate::kernel::Flows;
 use crate::node::Pod;
 use crate::snapshot::Snapshot;
@@ -51,8 +52,9 @@ pub enum Command {
     Serve(Arc<Pod>, Vec<StdListener>),
     /// Accept no more for this workload.
     Leave(ObjectName),
-    /// The snapshot has changed: let go of what it does not know any more.
-    Refresh,
+    /// The snapshot has changed: let go of what it does not know any more, and
+    /// of these endpoints.
+    Refresh(Arc<HashSet<SocketAddr>>),
     /// Accept nothing more, let the connections finish, and end.
     Stop,
 }
@@ -123,6 +125,7 @@ impl WorkerHandle {
         index: usize,
         shared: &Shared,
         flows: Flows,
+        pulse: Arc<Pulse>,
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -154,7 +157,7 @@ impl WorkerHandle {
                     busy: Cell::new(0),
                     pods: RefCell::default(),
                 });
-                runtime.block_on(run(worker, inbox));
+                runtime.block_on(run(worker, inbox, &pulse));
             })?;
         Ok(Self {
             commands,
@@ -182,17 +185,20 @@ impl WorkerHandle {
 }
 
 /// The worker's main task.
-async fn run(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Command>) {
+async fn run(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Command>, pulse: &Pulse) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heart = interval(heart::PERIOD);
+    heart.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
                 Some(Command::Serve(pod, listeners)) => worker.serve(&pod, listeners),
                 Some(Command::Leave(name)) => worker.leave(&name),
-                Some(Command::Refresh) => worker.refresh(),
+                Some(Command::Refresh(left)) => worker.refresh(&left),
                 Some(Command::Stop) | None => break,
             },
+            _ = heart.tick() => pulse.beat(),
             _ = tick.tick() => {
                 let now = Instant::now();
                 worker.pool.expire(now);
@@ -242,15 +248,10 @@ impl Worker {
     }
 
     /// Lets go of idle connections and memories that nobody can use any more.
-    fn refresh(&self) {
+    fn refresh(&self, left: &HashSet<SocketAddr>) {
         let snapshot = self.snapshot();
-        let endpoints: HashSet<SocketAddr> = snapshot
-            .services
-            .values()
-            .flat_map(|service| service.all.endpoints().map(|endpoint| endpoint.addr))
-            .collect();
         self.pool
-            .prune(|key| snapshot.sources.contains_key(&key.source) && endpoints.contains(&key.to));
+            .prune(|key| snapshot.sources.contains_key(&key.source) && !left.contains(&key.to));
         self.server_first
             .retain(|service| snapshot.services.contains_key(&service));
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use proxy_common::{
-    Addr, Block, Destination, Route, RouteKey, RuleId, ServiceEntry, Target, WorkloadId,
+    Addr, Block, Destination, Route, RouteKey, RuleId, ServiceEntry, ServiceId, Target, WorkloadId,
 };
 
 use super::ids::Ids;
@@ -29,12 +29,9 @@ pub(super) struct Placing<'a> {
 }
 
 impl Placing<'_> {
-    /// The entry of a service port, its tables placed.
-    pub(super) fn entry(
-        &mut self,
-        view: &ServiceView,
-        sources: &HashMap<WorkloadId, Arc<Source>>,
-    ) -> Result<ServiceEntry, NoRoom> {
+    /// The entry of a service port, its table placed. Where its rules tell
+    /// sources apart it has none: see [`Self::routes`].
+    pub(super) fn entry(&mut self, view: &ServiceView) -> Result<ServiceEntry, NoRoom> {
         if view.protocol != AppProtocol::Tcp {
             return Ok(ServiceEntry::proxied(view.id));
         }
@@ -44,8 +41,17 @@ impl Placing<'_> {
         if first.is_none_or(|rule| rule.source.is_none()) {
             return Ok(ServiceEntry::balanced(view.id, self.route(view, first)?));
         }
+        Ok(ServiceEntry::balanced_by_source(view.id))
+    }
+
+    /// What each of `sources` gets of a service port that tells them apart.
+    pub(super) fn routes(
+        &mut self,
+        view: &ServiceView,
+        sources: &[Arc<Source>],
+    ) -> Result<(), NoRoom> {
         let mut placed: HashMap<_, Route> = HashMap::new();
-        for source in sources.values() {
+        for source in sources {
             let rule = view.matching(source, None);
             let name = rule.map(|rule| &rule.name);
             let route = match placed.get(&name) {
@@ -53,14 +59,10 @@ impl Placing<'_> {
                 None => self.route(view, rule)?,
             };
             placed.insert(name, route);
-            let key = RouteKey {
-                service: view.id,
-                workload: source.id,
-                v6: u32::from(!self.dialled.is_v4()),
-            };
-            self.tables.routes.insert(key, route);
+            let key = route_key(view.id, source.id, &self.dialled);
+            self.tables.put_route(key, route);
         }
-        Ok(ServiceEntry::balanced_by_source(view.id))
+        Ok(())
     }
 
     fn route(&mut self, view: &ServiceView, rule: Option<&RuleView>) -> Result<Route, NoRoom> {
@@ -72,6 +74,15 @@ impl Placing<'_> {
             block,
             rule: rule.map_or(RuleId::NONE, |rule| self.ids.route_rule(&rule.name)),
         })
+    }
+}
+
+/// Where the route of a source stands, for who dials an address like `dialled`.
+pub(super) fn route_key(service: ServiceId, workload: WorkloadId, dialled: &Addr) -> RouteKey {
+    RouteKey {
+        service,
+        workload,
+        v6: u32::from(!dialled.is_v4()),
     }
 }
 

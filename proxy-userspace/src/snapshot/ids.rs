@@ -47,11 +47,6 @@ impl<K: std::hash::Hash + Eq + Clone> Numbers<K> {
         self.by_name.insert(name.clone(), number);
         number
     }
-
-    /// Forgets what is not in use any more.
-    fn retain(&mut self, in_use: impl Fn(&K) -> bool) {
-        self.by_name.retain(|name, _| in_use(name));
-    }
 }
 
 /// All the numbers.
@@ -128,10 +123,10 @@ impl Ids {
         PortTableId(self.port_tables.of(table))
     }
 
-    /// Forgets port tables that stand in none of `in_use`: they are the only
-    /// names whose number of values has no bound.
-    pub fn forget_port_tables(&mut self, in_use: &HashMap<PortTable, PortTableId>) {
-        self.port_tables.retain(|table| in_use.contains_key(table));
+    /// Forgets a port table that nobody uses: these are the only names whose
+    /// number of values has no bound.
+    pub fn forget_port_table(&mut self, table: &PortTable) {
+        self.port_tables.by_name.remove(table);
     }
 }
 

@@ -9,18 +9,22 @@ mod balanced;
 mod compile;
 pub mod ids;
 mod mesh;
+mod policies;
 mod route;
 mod service;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use proxy_common::{Addr, Port, RuleId, ServiceId, WorkloadId};
+use imbl::OrdMap;
+use proxy_common::{Addr, NetworkId, Port, RuleId, ServiceId, WorkloadId};
 
+use self::policies::Policies;
 use crate::balance::Cycle;
+use crate::config::Objects;
 use crate::config::object::{
     AppProtocol, EgressTarget, Labels, ObjectName, RequestField, SourceMatch, StringMatch,
 };
@@ -28,7 +32,7 @@ use crate::egress::host::HostPattern;
 use crate::node::Pod;
 use crate::tables::TableSet;
 
-pub use compile::{Compiler, Input};
+pub use compile::{Compiler, Input, Pods};
 pub use route::{Pick, Request};
 
 /// The service number that the daemon's canary dials: reserved.
@@ -42,15 +46,46 @@ pub struct Snapshot {
     /// Number of the inventory in force.
     pub revision: u64,
     /// Service ports by their number.
-    pub services: HashMap<ServiceId, Arc<ServiceView>>,
+    pub services: imbl::HashMap<ServiceId, Arc<ServiceView>>,
     /// Enrolled workloads by their number.
     pub sources: HashMap<WorkloadId, Arc<Source>>,
     /// Egress rules by their number.
-    pub egress: HashMap<RuleId, Arc<EgressView>>,
+    pub egress: imbl::HashMap<RuleId, Arc<EgressView>>,
     /// Names of the route rules by their number.
-    pub route_rules: HashMap<RuleId, Arc<str>>,
+    pub route_rules: imbl::HashMap<RuleId, Arc<str>>,
     /// What the kernel decides by.
     pub tables: TableSet,
+    /// Endpoints that the one before had and this one has not.
+    pub left: Arc<HashSet<SocketAddr>>,
+    /// What the next one is made from.
+    basis: Basis,
+}
+
+/// What a snapshot was compiled from, and what it would take long to work out
+/// again: the next one shares all that stays the same.
+#[derive(Debug, Default)]
+struct Basis {
+    objects: Objects,
+    policies: Policies,
+    /// Networks in which canaries can be sent.
+    canaries: BTreeSet<NetworkId>,
+    /// Balanced service ports whose rules tell sources apart.
+    by_source: OrdMap<ServiceId, BySource>,
+}
+
+/// A balanced service port whose rules tell sources apart.
+#[derive(Clone, Debug)]
+struct BySource {
+    view: Arc<ServiceView>,
+    /// One virtual address of each family that it has.
+    dialled: Vec<Addr>,
+}
+
+impl PartialEq for BySource {
+    /// A view is made again whenever anything that it depends on changes.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.view, &other.view)
+    }
 }
 
 /// An enrolled workload: who calls.
@@ -71,7 +106,7 @@ pub struct Source {
     /// Its namespace, sockets and limits.
     pub pod: Arc<Pod>,
     /// The rules on host names that hold for it.
-    pub hosts: Vec<Arc<EgressView>>,
+    pub hosts: Arc<[Arc<EgressView>]>,
     /// Whether its requests are logged.
     pub access_log: bool,
     /// How long it may take to send a request head.

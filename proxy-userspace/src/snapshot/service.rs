@@ -22,17 +22,13 @@ pub(super) fn view(
     former: Option<&ServiceView>,
 ) -> ServiceView {
     let ready: Vec<Ready<'_>> = objects
-        .workloads
-        .values()
-        .filter(|workload| workload.ready && service.owns(workload))
+        .index()
+        .members(service)
+        .filter(|workload| workload.ready)
         .map(|workload| Ready::new(workload, port.target_port))
         .collect();
-    let mut rules: Vec<&Arc<RouteRule>> = objects
-        .route_rules
-        .values()
-        .filter(|rule| rule.destination == service.name)
-        .collect();
-    // The objects come in the order of their names, and the sort is stable.
+    let mut rules: Vec<&Arc<RouteRule>> = objects.index().rules_for(&service.name).collect();
+    // They come in the order of their names, and the sort is stable.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.precedence));
     let select = |labels: &Labels, former: Option<&Subset>| {
         let picked = ready

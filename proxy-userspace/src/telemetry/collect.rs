@@ -191,6 +191,8 @@ impl Out<'_> {
             Counter::TableFull,
             Counter::ProxyDownClosed,
             Counter::ProxyDownOpen,
+            Counter::ProxyHungClosed,
+            Counter::ProxyHungOpen,
             Counter::Balanced,
             Counter::NoEndpoint,
             Counter::ServiceChanged,

@@ -90,7 +90,15 @@ impl<'a> Weir<'a> {
         Ok(())
     }
 
-    fn try_launch(&self) -> Result<Proc> {
+    /// Starts the daemon and kills it after `moment`, however far it is.
+    pub fn launch_and_kill(&mut self, moment: Duration) -> Result<()> {
+        ensure!(self.process.is_none(), "the daemon runs already");
+        self.process = Some(self.spawn()?);
+        std::thread::sleep(moment);
+        self.kill9()
+    }
+
+    fn spawn(&self) -> Result<Proc> {
         let binary = self.options.binary.clone().map_or_else(weir_binary, Ok)?;
         let mut command = self.node.daemon_place().command(&binary)?;
         command
@@ -100,7 +108,11 @@ impl<'a> Weir<'a> {
             .arg(self.admin_socket())
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
-        let mut process = Proc::start(command, &self.log_path())?;
+        Proc::start(command, &self.log_path())
+    }
+
+    fn try_launch(&self) -> Result<Proc> {
+        let mut process = self.spawn()?;
         let limit = patiently(START_LIMIT);
         let end = Instant::now() + limit;
         loop {

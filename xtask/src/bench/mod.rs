@@ -15,6 +15,7 @@ mod peer;
 mod report;
 mod result;
 mod row;
+mod scale;
 mod target;
 mod wrk;
 
@@ -58,6 +59,9 @@ pub(crate) struct Args {
     /// Only this part; all if absent.
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// Only how long applies take on a node that is as full as it may be.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds", "quick", "rows"])]
+    scale: bool,
     /// Only these rows; all if absent.
     #[arg(long, value_enum, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<Kind>,
@@ -100,6 +104,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // The loads' own ends must not be slower than need be.
     if cfg!(debug_assertions) {
         return build_and_become_release(args);
+    }
+    if args.scale {
+        scale::run()?;
+        return Ok(ExitCode::SUCCESS);
     }
     let plan = Plan {
         threads: std::thread::available_parallelism()?.get(),
@@ -153,7 +161,7 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
     ] {
         build_release(package, more)?;
     }
-    if args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect) {
+    if !args.scale && args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect) {
         let more = ["--features", "redirect", "--target-dir", REDIRECT_DIR];
         build_release("proxy-userspace", &more)?;
     }

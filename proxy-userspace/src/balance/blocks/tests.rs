@@ -1,5 +1,6 @@
 //! Space is handed out once, rests before it is used again, and never leaks.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use proptest::prelude::*;
@@ -12,6 +13,10 @@ fn content(seed: u8, len: u16) -> Masses {
     let at = |port| SocketAddr::from((Ipv4Addr::new(10, 0, 0, seed), port));
     let targets = (1..=len).map(|port| Target::new(Destination::from(at(port))));
     Masses::of(&[(100, targets.collect())])
+}
+
+fn named(blocks: impl IntoIterator<Item = Block>) -> OrdMap<Block, usize> {
+    blocks.into_iter().map(|block| (block, 1_usize)).collect()
 }
 
 fn later(start: Instant, rounds: u32) -> Instant {
@@ -33,11 +38,11 @@ fn space_rests_before_it_is_used_again() {
     let start = Instant::now();
     let mut blocks = Blocks::new(4, 1);
     let (one, _) = blocks.place(content(1, 4)).unwrap();
-    blocks.begin(&BTreeSet::from([one]), start);
+    blocks.begin(&named([one]), start);
     assert!(blocks.place(content(2, 1)).is_err(), "it is in use");
-    blocks.begin(&BTreeSet::new(), start);
+    blocks.begin(&OrdMap::new(), start);
     assert!(blocks.place(content(2, 1)).is_err(), "it rests");
-    blocks.begin(&BTreeSet::new(), later(start, 1));
+    blocks.begin(&OrdMap::new(), later(start, 1));
     let (two, _) = blocks.place(content(2, 4)).unwrap();
     assert_ne!(two.generation, one.generation);
 }
@@ -52,21 +57,21 @@ fn blocks_of_an_earlier_life_are_left_alone() {
         scale: 3,
     };
     let mut blocks = Blocks::new(8, 100);
-    blocks.begin(&BTreeSet::from([foreign]), start);
+    blocks.begin(&named([foreign]), start);
     let (before, _) = blocks.place(content(1, 2)).unwrap();
     let (after, _) = blocks.place(content(2, 3)).unwrap();
     assert_eq!((before.offset, after.offset), (0, 5));
     let refused = blocks.place(content(3, 1)).unwrap_err();
     assert_eq!((refused.wanted, refused.capacity), (1, 8));
-    blocks.begin(&BTreeSet::from([before, after]), start);
-    blocks.begin(&BTreeSet::from([before, after]), later(start, 1));
+    blocks.begin(&named([before, after]), start);
+    blocks.begin(&named([before, after]), later(start, 1));
     assert_eq!(blocks.place(content(3, 3)).unwrap().0.offset, 2);
 }
 
 #[test]
 fn what_was_never_written_is_free_at_once() {
     let mut blocks = Blocks::new(4, 1);
-    blocks.begin(&BTreeSet::new(), Instant::now());
+    blocks.begin(&OrdMap::new(), Instant::now());
     blocks.place(content(1, 3)).unwrap();
     blocks.place(content(2, 2)).unwrap_err();
     blocks.cancel();
@@ -89,7 +94,7 @@ proptest! {
         let (mut present, mut former, mut time) = (BTreeSet::new(), BTreeSet::new(), 0);
         for (wanted, succeeds, wait) in rounds {
             time += wait;
-            blocks.begin(&present, later(start, time));
+            blocks.begin(&named(present.iter().copied()), later(start, time));
             if wait > 0 {
                 former.clear();
             }
@@ -114,8 +119,8 @@ proptest! {
                 former.extend(std::mem::replace(&mut present, placed));
             }
         }
-        blocks.begin(&BTreeSet::new(), later(start, time + 1));
-        blocks.begin(&BTreeSet::new(), later(start, time + 2));
+        blocks.begin(&OrdMap::new(), later(start, time + 1));
+        blocks.begin(&OrdMap::new(), later(start, time + 2));
         prop_assert_eq!(&blocks.free, &BTreeMap::from([(0, 128)]));
     }
 }

@@ -339,7 +339,9 @@ async fn the_looks_show_what_the_daemon_said() {
     }
     let workloads = node.weir("workloads").await.done();
     assert!(
-        workloads.ends_with("yes        no         0         3      the canary was not answered\n"),
+        workloads.ends_with(
+            "yes        no         0         3      2       the canary was not answered\n"
+        ),
         "{workloads}"
     );
     let explained = node.weir("explain b1 svcb:80 --path /pay").await.done();

@@ -1,16 +1,21 @@
 //! Egress rules against each other: one connect cannot be read as HTTP and
 //! passed through as bytes at once.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdSet;
+use imbl::ordmap::DiffItem;
+use proxy_common::Port;
 
 use super::Findings;
+use crate::config::index::{Named, OpenedPort};
 use crate::config::name::network;
-use crate::config::object::{EgressProtocol, EgressRule, EgressTarget, Labels};
+use crate::config::object::{EgressProtocol, EgressRule, Labels};
 use crate::config::{Kind, Objects};
 
 /// The rules that open one prefix for one port and one namespace.
-#[derive(Default)]
 struct Opened<'a> {
     http: Vec<&'a EgressRule>,
     tcp: Vec<&'a EgressRule>,
@@ -19,35 +24,53 @@ struct Opened<'a> {
 /// Network address, then length: a prefix stands before all that it covers.
 type Prefix = (IpAddr, u8);
 
-pub(super) fn check(objects: &Objects, findings: &mut Findings) {
-    let mut by_port: BTreeMap<(&str, u16), BTreeMap<Prefix, Opened<'_>>> = BTreeMap::new();
-    for rule in objects.egress_rules.values() {
-        let EgressTarget::Net(address, length) = rule.target else {
-            continue;
+/// Looks at every port and namespace that a new or changed rule speaks of.
+pub(super) fn check(objects: &Objects, former: &Objects, findings: &mut Findings) {
+    let mut touched: BTreeSet<(&str, Port)> = BTreeSet::new();
+    for item in former.egress_rules.diff(&objects.egress_rules) {
+        let rule: &Arc<EgressRule> = match item {
+            DiffItem::Add(_, rule) => rule,
+            DiffItem::Update { new, .. } => new.1,
+            DiffItem::Remove(..) => continue,
         };
-        for (port, protocol) in &rule.ports {
-            let prefixes = by_port.entry((namespace(rule), port.0)).or_default();
-            let opened = prefixes.entry((address, length)).or_default();
-            match protocol {
-                EgressProtocol::Http => opened.http.push(rule),
-                EgressProtocol::Tcp => opened.tcp.push(rule),
-            }
+        let namespace = rule.source_namespace();
+        touched.extend(rule.ports.iter().map(|(port, _)| (namespace, *port)));
+    }
+    for (namespace, port) in touched {
+        if let Some(opened) = objects.index().opened(namespace, port.0)
+            && opened.is_mixed()
+        {
+            sweep(port, opened, findings);
         }
     }
-    for ((_, port), prefixes) in &by_port {
-        // The prefixes that cover the current one, widest first.
-        let mut covering: Vec<(Prefix, &Opened<'_>)> = Vec::new();
-        for (prefix, opened) in prefixes {
-            covering.retain(|((start, length), _)| {
-                network(prefix.0, *length) == *start && *length <= prefix.1
-            });
-            conflicts(&opened.http, &opened.tcp, *port, findings);
-            for (_, wider) in &covering {
-                conflicts(&opened.http, &wider.tcp, *port, findings);
-                conflicts(&wider.http, &opened.tcp, *port, findings);
-            }
-            covering.push((*prefix, opened));
+}
+
+/// Every prefix of one port against itself and those that cover it.
+fn sweep(port: Port, opened: &OpenedPort, findings: &mut Findings) {
+    // The prefixes that cover the current one, widest first.
+    let mut covering: Vec<(Prefix, Opened<'_>)> = Vec::new();
+    for (prefix, rules) in &opened.prefixes {
+        covering.retain(|((start, length), _)| {
+            network(prefix.0, *length) == *start && *length <= prefix.1
+        });
+        let opened = by_protocol(port, rules);
+        conflicts(&opened.http, &opened.tcp, port.0, findings);
+        for (_, wider) in &covering {
+            conflicts(&opened.http, &wider.tcp, port.0, findings);
+            conflicts(&wider.http, &opened.tcp, port.0, findings);
         }
+        covering.push((*prefix, opened));
+    }
+}
+
+fn by_protocol(port: Port, rules: &OrdSet<Named<EgressRule>>) -> Opened<'_> {
+    let with = |protocol| {
+        let opens = move |rule: &&EgressRule| rule.ports.contains(&(port, protocol));
+        rules.iter().map(|rule| &***rule).filter(opens).collect()
+    };
+    Opened {
+        http: with(EgressProtocol::Http),
+        tcp: with(EgressProtocol::Tcp),
     }
 }
 
@@ -77,12 +100,4 @@ fn conflicts(http: &[&EgressRule], tcp: &[&EgressRule], port: u16, findings: &mu
 fn meet(one: &Labels, other: &Labels) -> bool {
     one.iter()
         .all(|(key, value)| other.get(key).is_none_or(|wanted| wanted == value))
-}
-
-/// The namespace whose workloads the rule is for.
-fn namespace(rule: &EgressRule) -> &str {
-    rule.source
-        .namespace
-        .as_deref()
-        .unwrap_or(&rule.name.namespace)
 }

@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::Findings;
-use crate::config::object::{
-    AppProtocol, Labels, ObjectName, RouteRule, Service, Workload, selects,
-};
+use crate::config::object::{AppProtocol, Labels, ObjectName, RouteRule, Service, selects};
 use crate::config::{Kind, Objects};
 
 pub(super) fn check(objects: &Objects, findings: &mut Findings) {
     if objects.route_rules.is_empty() {
         return;
     }
-    let index = WorkloadIndex::new(objects);
     for (name, rule) in &objects.route_rules {
         let Some(service) = objects.services.get(&rule.destination) else {
             let message = format!(
@@ -23,7 +20,7 @@ pub(super) fn check(objects: &Objects, findings: &mut Findings) {
             continue;
         };
         http_match(name, rule, service, findings);
-        endpoints(name, rule, service, &index, findings);
+        endpoints(objects, name, rule, service, findings);
     }
     ties(objects, findings);
 }
@@ -48,13 +45,14 @@ fn http_match(name: &ObjectName, rule: &RouteRule, service: &Service, findings: 
 }
 
 fn endpoints(
+    objects: &Objects,
     name: &ObjectName,
     rule: &RouteRule,
     service: &Service,
-    index: &WorkloadIndex<'_>,
     findings: &mut Findings,
 ) {
-    let ready: Vec<_> = index.ready_of(service);
+    let members = objects.index().members(service);
+    let ready: Vec<_> = members.filter(|workload| workload.ready).collect();
     for (position, route) in rule.routes.iter().enumerate() {
         if !ready
             .iter()
@@ -92,53 +90,6 @@ fn ties(objects: &Objects, findings: &mut Findings) {
             findings.warn(Kind::RouteRule, name, "spec.precedence", message);
         }
     }
-}
-
-/// Ready workloads by namespace and one label, so that the endpoints of a
-/// service are found without looking at every workload.
-struct WorkloadIndex<'a> {
-    by_label: BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>,
-}
-
-impl<'a> WorkloadIndex<'a> {
-    fn new(objects: &'a Objects) -> Self {
-        // Only what some selector begins with.
-        let asked: std::collections::BTreeSet<_> = objects
-            .route_rules
-            .values()
-            .filter_map(|rule| first_pair(objects.services.get(&rule.destination)?))
-            .collect();
-        let mut by_label: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for workload in objects.workloads.values().filter(|workload| workload.ready) {
-            for (key, value) in &workload.labels {
-                let pair = (
-                    workload.name.namespace.as_str(),
-                    key.as_str(),
-                    value.as_str(),
-                );
-                if asked.contains(&pair) {
-                    by_label.entry(pair).or_default().push(&**workload);
-                }
-            }
-        }
-        Self { by_label }
-    }
-
-    fn ready_of(&self, service: &'a Service) -> Vec<&'a Workload> {
-        let candidates = first_pair(service).and_then(|pair| self.by_label.get(&pair));
-        candidates
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|workload| service.owns(workload))
-            .collect()
-    }
-}
-
-/// Namespace and first label of what the selector asks for.
-fn first_pair(service: &Service) -> Option<(&str, &str, &str)> {
-    let (key, value) = service.selector.first_key_value()?;
-    Some((&service.name.namespace, key, value))
 }
 
 /// Labels as `kubectl -l` takes them.

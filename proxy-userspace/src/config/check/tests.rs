@@ -33,7 +33,7 @@ fn document(line: &str) -> String {
 }
 
 fn mistakes(lines: &[&str]) -> Vec<String> {
-    match objects(lines).check() {
+    match objects(lines).check(&Objects::default()) {
         Ok(_) => Vec::new(),
         Err(mistakes) => mistakes.mistakes.iter().map(ToString::to_string).collect(),
     }
@@ -41,7 +41,7 @@ fn mistakes(lines: &[&str]) -> Vec<String> {
 
 fn warnings(lines: &[&str]) -> Vec<String> {
     let warnings = objects(lines)
-        .check()
+        .check(&Objects::default())
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     warnings.iter().map(ToString::to_string).collect()
 }
@@ -277,7 +277,7 @@ fn counts_are_bounded() {
         all.services.insert(name, service.clone());
     }
     assert_eq!(
-        all.check().unwrap_err().to_string(),
-        "services: 10001: expected at most 10000 on one node"
+        all.check(&Objects::default()).unwrap_err().to_string(),
+        "services: 50001: expected at most 50000 on one node"
     );
 }

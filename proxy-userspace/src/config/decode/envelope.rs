@@ -19,7 +19,7 @@ pub(in crate::config) struct Found {
 }
 
 /// Items of a `List`: as many as there may be workloads.
-const LIST_MAX: usize = 100_000;
+const LIST_MAX: usize = 250_000;
 
 /// How deep one `List` may hold another.
 const LISTS_MAX: usize = 3;

@@ -210,7 +210,7 @@ fn depth_and_size_are_bounded() {
     let many = "---\n".repeat(DOCUMENTS_MAX + 2);
     assert_eq!(
         refused(&many),
-        "rules.yaml: document 1: expected at most 200000 documents in one file"
+        "rules.yaml: document 1: expected at most 500000 documents in one file"
     );
     let expected = "expected at most 64 MiB of input in one go";
     assert!(refused(&"#".repeat(INPUT_MAX + 1)).ends_with(expected));

@@ -1,7 +1,9 @@
 //! What differs between two sets of objects.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use crate::config::object::{Object, ObjectName};
 use crate::config::{Kind, Objects};
@@ -13,8 +15,8 @@ pub(super) struct Changed {
     pub(super) name: ObjectName,
     /// What it was; `None`: it is new.
     pub(super) before: Option<Object>,
-    /// Whether it is still there.
-    pub(super) after: bool,
+    /// What it is; `None`: it is gone.
+    pub(super) after: Option<Object>,
 }
 
 pub(super) fn changed(old: &Objects, new: &Objects) -> Vec<Changed> {
@@ -57,35 +59,28 @@ pub(super) fn changed(old: &Objects, new: &Objects) -> Vec<Changed> {
     out
 }
 
-fn compare<T>(
+fn compare<T: PartialEq>(
     kind: Kind,
-    old: &BTreeMap<ObjectName, Arc<T>>,
-    new: &BTreeMap<ObjectName, Arc<T>>,
+    old: &OrdMap<ObjectName, Arc<T>>,
+    new: &OrdMap<ObjectName, Arc<T>>,
     object: fn(Arc<T>) -> Object,
     out: &mut Vec<Changed>,
 ) {
     let object = |of: &Arc<T>| object(Arc::clone(of));
-    for (name, after) in new {
-        let before = match old.get(name) {
-            None => None,
-            Some(before) if Arc::ptr_eq(before, after) || object(before) == object(after) => {
-                continue;
-            }
-            Some(before) => Some(object(before)),
+    for item in old.diff(new) {
+        let (name, before, after) = match item {
+            DiffItem::Add(name, after) => (name, None, Some(object(after))),
+            DiffItem::Update { old, new } => (new.0, Some(object(old.1)), Some(object(new.1))),
+            DiffItem::Remove(name, before) => (name, Some(object(before)), None),
         };
-        out.push(Changed {
-            kind,
-            name: name.clone(),
-            before,
-            after: true,
-        });
-    }
-    for (name, before) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
-        out.push(Changed {
-            kind,
-            name: name.clone(),
-            before: Some(object(before)),
-            after: false,
-        });
+        if before != after {
+            let name = name.clone();
+            out.push(Changed {
+                kind,
+                name,
+                before,
+                after,
+            });
+        }
     }
 }

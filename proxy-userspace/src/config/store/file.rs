@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::format::{Format, Head, StoredEntry, VERSION};
-use super::{HISTORY_MAX, StoreError};
+use super::{HISTORY_MAX, StoreError, log};
 
 pub(super) const HEAD: &str = "head.json";
 const HISTORY: &str = "history";
@@ -190,10 +190,53 @@ impl StateDir {
             .map_err(fail)
     }
 
+    /// Makes a file, or empties the one that a crash left.
+    pub(super) fn open_new(&self, name: &str) -> Result<(File, PathBuf), StoreError> {
+        let path = self.path.join(name);
+        let file = private()
+            .truncate(true)
+            .open(&path)
+            .map_err(|source| io_error("write", &path, source))?;
+        Ok((file, path))
+    }
+
+    /// Opens a file to read all of it and write on; `None` if there is none.
+    pub(super) fn open_text(
+        &self,
+        name: &str,
+    ) -> Result<Option<(File, PathBuf, String)>, StoreError> {
+        let path = self.path.join(name);
+        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|source| io_error("open", &path, source))?,
+        };
+        let mut bytes = Vec::new();
+        let read = (&mut file).take(FILE_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|source| io_error("read", &path, source))?;
+        if bytes.len() as u64 > FILE_MAX {
+            return Err(self.corrupt(name, "it is larger than weir writes any"));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| self.corrupt(name, "it is not text"))?;
+        Ok(Some((file, path, text)))
+    }
+
+    /// Makes new names in the directory outlast a crash.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        File::open(&self.path)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| io_error("write", &self.path, source))
+    }
+
     /// Removes what is in force no longer. What stays is only in the way, so
     /// failing does no harm.
-    pub(super) fn sweep(&self, head: &Head) {
-        let kept = [rules(head.generation), inventory(head.revision)];
+    ///
+    /// `base` is the head on disk, `head` what the log made of it.
+    pub(super) fn sweep(&self, base: &Head, head: &Head) {
+        let kept = [
+            rules(base.generation),
+            inventory(base.revision),
+            log::name(base.resource_version),
+        ];
         for (name, _) in self.numbered("").unwrap_or_default() {
             if !kept.contains(&name) {
                 let _left_behind = std::fs::remove_file(self.path.join(name));
@@ -216,10 +259,14 @@ impl StateDir {
                 .map_err(|source| io_error("list", &dir, source))?
                 .file_name();
             let Some(name) = name.to_str() else { continue };
-            let stem = name.strip_suffix(".json").unwrap_or_default();
+            let stem = name
+                .strip_suffix(".json")
+                .or_else(|| name.strip_suffix(".jsonl"))
+                .unwrap_or_default();
             let digits = stem
                 .trim_start_matches("rules-")
-                .trim_start_matches("inventory-");
+                .trim_start_matches("inventory-")
+                .trim_start_matches("log-");
             if let Ok(number) = digits.parse() {
                 found.push((name.to_owned(), number));
             }
@@ -235,7 +282,7 @@ fn private() -> OpenOptions {
     options
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io {
         action,
         path: path.to_path_buf(),

@@ -60,20 +60,21 @@ impl Format for Head {
     }
 }
 
-/// All rules of a generation, or all inventory of a revision.
+/// All rules of a generation, or all inventory of a revision: as it is read
+/// with documents, as it is written with what makes them one by one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct ObjectsFile {
+pub(super) struct ObjectsFile<T = Vec<Value>> {
     format: String,
     version: u64,
     number: u64,
-    pub(super) objects: Vec<Value>,
+    pub(super) objects: T,
 }
 
-impl ObjectsFile {
-    pub(super) fn new(number: u64, objects: Vec<Value>) -> Self {
+impl<T> ObjectsFile<T> {
+    pub(super) fn new(number: u64, objects: T) -> Self {
         Self {
-            format: Self::FORMAT.to_owned(),
+            format: "weir objects".to_owned(),
             version: VERSION,
             number,
             objects,
@@ -184,10 +185,10 @@ impl StoredEntry {
             kind: change.kind,
             namespace: change.name.namespace.clone(),
             name: change.name.name.clone(),
-            change: match (&change.before, change.after) {
+            change: match (&change.before, &change.after) {
                 (None, _) => Edit::Created,
-                (Some(_), true) => Edit::Configured,
-                (Some(_), false) => Edit::Deleted,
+                (Some(_), Some(_)) => Edit::Configured,
+                (Some(_), None) => Edit::Deleted,
             },
             before: change.before.as_ref().map(crate::config::Object::to_json),
         };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -9,6 +10,7 @@ use super::*;
 use crate::config::{Source, parse};
 
 mod damage;
+mod log;
 
 fn object(text: &str) -> Object {
     parse(&[Source::new("f", text)]).unwrap().objects.remove(0)

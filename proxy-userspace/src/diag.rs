@@ -1,0 +1,235 @@
+//! The TCP sockets of a network namespace, as the kernel lists them
+//! (`sock_diag`, netlink), and their end before their time.
+//!
+//! A socket's cookie is its own as long as the machine is up, so whoever has
+//! the cookies of a moment knows its sockets exactly. Must never close a
+//! socket by address alone.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::libc::{AF_INET, AF_INET6, IPPROTO_TCP};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
+
+/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
+const BY_FAMILY: u16 = 20;
+const DESTROY: u16 = 21;
+/// `NLM_F_REQUEST | NLM_F_DUMP` and `NLM_F_REQUEST | NLM_F_ACK`.
+const DUMP: u16 = 0x301;
+const ACKNOWLEDGED: u16 = 0x5;
+/// `NLMSG_ERROR` and `NLMSG_DONE`.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+
+/// Sizes of `nlmsghdr`, `inet_diag_sockid` and `inet_diag_msg`.
+const HEADER: usize = 16;
+const ID: usize = 48;
+const MESSAGE: usize = 72;
+
+/// TCP states, by the kernel's numbers.
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const CLOSE_WAIT: u8 = 8;
+const LISTEN: u8 = 10;
+const STATES: u32 = 1 << ESTABLISHED | 1 << SYN_SENT | 1 << CLOSE_WAIT | 1 << LISTEN;
+
+/// Room for one answer; the kernel fills at most 32 KiB.
+const BUFFER: usize = 64 * 1024;
+
+/// Sockets of one namespace that are looked at.
+const SOCKETS_MAX: usize = 1 << 20;
+
+/// A socket's number: never another's while the machine is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketCookie(pub u64);
+
+/// A connection that a socket of the namespace dialled, or is dialling.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The socket.
+    pub cookie: SocketCookie,
+    family: u8,
+    id: [u8; ID],
+}
+
+/// A netlink socket inside a namespace.
+#[derive(Debug)]
+pub struct Diag {
+    socket: OwnedFd,
+}
+
+/// One line of a list.
+struct Entry {
+    state: u8,
+    local_port: u16,
+    remote: IpAddr,
+    connection: Connection,
+}
+
+impl Diag {
+    /// Speaks through `socket`, which was opened inside the namespace.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// The connections that were dialled from inside to somebody else than
+    /// `own`: what came in through a listener's port is left out.
+    pub fn dialled(&self, own: &[IpAddr]) -> io::Result<Vec<Connection>> {
+        let mut entries = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            self.list(u8::try_from(family).unwrap_or(0), &mut entries)?;
+        }
+        let listening: BTreeSet<u16> = entries
+            .iter()
+            .filter(|entry| entry.state == LISTEN)
+            .map(|entry| entry.local_port)
+            .collect();
+        let dialled = entries.into_iter().filter(|entry| {
+            entry.state != LISTEN
+                && !listening.contains(&entry.local_port)
+                && !entry.remote.is_loopback()
+                && !own.contains(&entry.remote)
+        });
+        Ok(dialled.map(|entry| entry.connection).collect())
+    }
+
+    /// Closes a connection: its owner gets ECONNABORTED, the other side a reset.
+    pub fn destroy(&self, connection: &Connection) -> io::Result<()> {
+        let request = request(DESTROY, ACKNOWLEDGED, connection.family, &connection.id);
+        self.send(&request)?;
+        let mut buffer = vec![0; BUFFER];
+        let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for (kind, body) in messages(&buffer[..length]) {
+            if kind == ERROR {
+                return refused(body);
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    fn list(&self, family: u8, entries: &mut Vec<Entry>) -> io::Result<()> {
+        self.send(&request(BY_FAMILY, DUMP, family, &[0; ID]))?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            for (kind, body) in messages(&buffer[..length]) {
+                match kind {
+                    DONE => return Ok(()),
+                    ERROR => return refused(body),
+                    BY_FAMILY => entries.extend(entry(body)),
+                    _ => {}
+                }
+            }
+            if length == 0 || entries.len() > SOCKETS_MAX {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+
+    fn send(&self, request: &[u8]) -> io::Result<()> {
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.socket.as_raw_fd(), request, &kernel, MsgFlags::empty())?;
+        Ok(())
+    }
+}
+
+/// `nlmsghdr` and `inet_diag_req_v2`.
+fn request(kind: u16, flags: u16, family: u8, id: &[u8; ID]) -> Vec<u8> {
+    let mut request = Vec::with_capacity(HEADER + 8 + ID);
+    let length = u32::try_from(HEADER + 8 + ID).unwrap_or(0);
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    // Sequence and port: one question at a time needs neither.
+    request.extend([0; 8]);
+    request.extend([family, u8::try_from(IPPROTO_TCP).unwrap_or(0), 0, 0]);
+    request.extend(STATES.to_ne_bytes());
+    request.extend(id);
+    request
+}
+
+/// Kind and body of each message.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+        let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+        let body = bytes.get(HEADER..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, body))
+    })
+}
+
+/// The error that a message of that kind carries; 0 is none.
+fn refused(body: &[u8]) -> io::Result<()> {
+    match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// `inet_diag_msg`.
+fn entry(body: &[u8]) -> Option<Entry> {
+    let body: &[u8; MESSAGE] = body.first_chunk()?;
+    let (family, state) = (body[0], body[1]);
+    let id: [u8; ID] = *body[4..].first_chunk()?;
+    let remote: [u8; 16] = *id[20..].first_chunk()?;
+    let remote = if i32::from(family) == AF_INET {
+        let v4: [u8; 4] = *remote.first_chunk()?;
+        IpAddr::V4(Ipv4Addr::from(v4))
+    } else {
+        Ipv6Addr::from(remote).to_canonical()
+    };
+    Some(Entry {
+        state,
+        local_port: u16::from_be_bytes([id[0], id[1]]),
+        remote,
+        connection: Connection {
+            cookie: SocketCookie(u64::from_ne_bytes(*id[40..].first_chunk()?)),
+            family,
+            id,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+    use super::*;
+
+    fn diag() -> Diag {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        );
+        Diag::new(socket.unwrap())
+    }
+
+    #[test]
+    fn connections_are_listed_with_both_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = client.local_addr().unwrap().port();
+        let mut entries = Vec::new();
+        diag()
+            .list(u8::try_from(AF_INET).unwrap(), &mut entries)
+            .unwrap();
+        let found = entries
+            .iter()
+            .find(|entry| entry.local_port == port)
+            .unwrap();
+        assert_eq!(found.state, ESTABLISHED);
+        assert_eq!(found.remote, listener.local_addr().unwrap().ip());
+        assert_ne!(found.connection.cookie, SocketCookie(0));
+        let own = diag().dialled(&[]).unwrap();
+        let cookie = found.connection.cookie;
+        assert!(own.iter().all(|other| other.cookie != cookie), "loopback");
+    }
+}

@@ -1,0 +1,95 @@
+//! Connections that are older than the enrolment of their workload: nobody
+//! decided on them. They are noted when enrolment takes effect, counted as
+//! long as they last, and closed when an operator asks for that.
+
+use std::collections::BTreeSet;
+
+use proxy_common::NetnsCookie;
+
+use super::pod::Pod;
+use super::{Node, lock};
+use crate::config::ObjectName;
+use crate::control::InstallError;
+use crate::diag::Connection;
+
+impl Node {
+    /// Notes what is open in a pod that has just been enrolled. A connect that
+    /// was decided on in this very moment may be among it: rather one too many.
+    pub(super) fn note_older(&self, pod: &Pod) {
+        let noted = self.dialled(pod).map_err(|error| error.to_string());
+        let noted = noted.and_then(|connections| {
+            let sockets = connections.iter().map(|connection| connection.cookie);
+            lock(&self.kernel)
+                .remember_older(pod.netns().cookie(), sockets)
+                .map_err(|error| error.to_string())
+        });
+        if let Err(error) = noted {
+            tracing::warn!(workload = %pod.name(), error, "connections older than the enrolment are not known");
+        }
+    }
+
+    /// How many of a pod's older connections are left.
+    pub(super) fn older(&self, pod: &Pod) -> usize {
+        match self.older_connections(pod) {
+            Ok(connections) => connections.len(),
+            Err(error) => {
+                tracing::warn!(workload = %pod.name(), %error, "its sockets cannot be listed");
+                0
+            }
+        }
+    }
+
+    /// Closes the older connections of a workload; tells how many.
+    pub(super) fn reset_older(&self, name: &ObjectName) -> Result<usize, InstallError> {
+        let refused = |text: String| InstallError::Refused(text);
+        let pod = self.pods.get(name).ok_or_else(|| {
+            refused(format!(
+                "{name} is no enrolled workload of this node: see `weir workloads`"
+            ))
+        })?;
+        let failed = |error: std::io::Error| {
+            refused(format!(
+                "the older connections of {name} could not all be closed: {error} (the kernel needs CONFIG_INET_DIAG_DESTROY)"
+            ))
+        };
+        let diag = pod.netns().diag(&self.home).map_err(failed)?;
+        let connections = self.older_connections(pod).map_err(failed)?;
+        let mut closed = 0;
+        for connection in &connections {
+            match diag.destroy(connection) {
+                Ok(()) => closed += 1,
+                // Its owner was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(closed)
+    }
+
+    /// Forgets connections in namespaces that are not enrolled any more.
+    pub(super) fn forget_older<'a>(&self, enrolled: impl Iterator<Item = &'a Pod>) {
+        let enrolled: BTreeSet<NetnsCookie> = enrolled.map(|pod| pod.netns().cookie()).collect();
+        lock(&self.kernel).forget_older(|netns, _| enrolled.contains(&netns));
+    }
+
+    fn older_connections(&self, pod: &Pod) -> std::io::Result<Vec<Connection>> {
+        let netns = pod.netns().cookie();
+        let noted = lock(&self.kernel).older(netns);
+        if noted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connections = self.dialled(pod)?;
+        connections.retain(|connection| noted.contains(&connection.cookie));
+        let alive: BTreeSet<_> = connections
+            .iter()
+            .map(|connection| connection.cookie)
+            .collect();
+        lock(&self.kernel).forget_older(|of, socket| of != netns || alive.contains(&socket));
+        Ok(connections)
+    }
+
+    fn dialled(&self, pod: &Pod) -> std::io::Result<Vec<Connection>> {
+        let own: Vec<_> = pod.local().iter().map(|addr| addr.ip).collect();
+        pod.netns().diag(&self.home)?.dialled(&own)
+    }
+}
