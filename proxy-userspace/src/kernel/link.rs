@@ -21,6 +21,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// Where on a cgroup a program runs: `enum bpf_attach_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +186,14 @@ impl Link {
             ..LinkUpdate::default()
         };
         bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+    }
+
+    /// Takes the program off its cgroup, at once: a pin that goes does that
+    /// only when the kernel gets to it.
+    pub fn detach(&self) -> io::Result<()> {
+        // The first word of the arm is all of it.
+        let mut attr = [field(self.fd.as_fd()), 0];
+        bpf(BPF_LINK_DETACH, &mut attr).map(drop)
     }
 
     /// Pins the link, so that it outlives this process.

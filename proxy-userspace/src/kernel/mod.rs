@@ -224,6 +224,10 @@ impl Kernel {
                 .file_name()
                 .and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
             if !id.is_some_and(|id| keep.contains(&id)) {
+                let detached = link::Link::open(&path).and_then(|link| link.detach());
+                detached.map_err(|error| {
+                    KernelError::call("BPF_LINK_DETACH", path.display().to_string(), error)
+                })?;
                 fs::remove_file(&path).map_err(|error| {
                     KernelError::call("unlink", path.display().to_string(), error)
                 })?;
