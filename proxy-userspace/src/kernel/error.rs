@@ -101,3 +101,14 @@ impl KernelError {
         move |cause| Self::Map { map, cause }
     }
 }
+
+/// An error with all its causes: aya keeps the verifier's log in one of them.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

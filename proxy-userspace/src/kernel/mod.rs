@@ -33,6 +33,7 @@ use proxy_common::{Beat, Counter, Ending, Event, Flow, NodeConfig};
 
 pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
+use self::error::chain;
 pub use self::events::{HookLog, Ring};
 pub use self::limits::{Limits, MapLimit, TableMap};
 use self::link::AttachType;
@@ -355,17 +356,6 @@ fn load_object(pins: &Pins, limits: &Limits, debug: bool) -> Result<Ebpf, Kernel
         loaded.map_err(|error| KernelError::Load(chain(&error)))?;
     }
     Ok(ebpf)
-}
-
-/// An error with all its causes: aya keeps the verifier's log in one of them.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn attach(

@@ -4,8 +4,10 @@
 //! so that an unrelated apply does not start anybody's turn again. Must never
 //! touch the kernel or a socket.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,17 +15,15 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{
     Addr, AddressEntry, AddressKey, AddressKind, Block, LISTENERS_MAX, LocalKey, NetworkId,
-    ServiceAction, ServiceEntry, ServiceKey, WorkloadId,
+    ServiceEntry, ServiceKey,
 };
 
 use super::ids::{self, Ids};
 use super::mesh::Mesh;
 use super::policies::Into;
-use super::{
-    Basis, BySource, CANARY, EgressView, ServiceView, Snapshot, Source, balanced, service,
-};
+use super::{Basis, CANARY, EgressView, Snapshot, Source};
 use crate::balance::{Blocks, NoRoom};
-use crate::config::object::{EgressRule, EgressTarget, ObjectName, Service, ServicePort, Workload};
+use crate::config::object::{EgressRule, EgressTarget, ObjectName, Workload};
 use crate::config::{Objects, Owner};
 use crate::egress::host::{HostName, HostPattern};
 use crate::node::{CANARY_ADDRS, CANARY_PORT, Pod};
@@ -154,201 +154,6 @@ impl Compiler {
             self.cancel();
         }
         placed
-    }
-
-    /// What each source gets of the balanced services that tell sources apart:
-    /// of every service that changed, and for every source that did.
-    fn routes(&mut self, former: &Snapshot, snapshot: &mut Snapshot) -> Result<(), NoRoom> {
-        let sources: Vec<Arc<Source>> = snapshot.sources.values().cloned().collect();
-        let is_new = |source: &&Arc<Source>| {
-            let old = former.sources.get(&source.id);
-            old.is_none_or(|old| old.labels != source.labels || old.services != source.services)
-        };
-        let new: Vec<Arc<Source>> = sources.iter().filter(is_new).cloned().collect();
-        let before: Vec<WorkloadId> = former.sources.keys().copied().collect();
-        let is_gone = |id: &WorkloadId| !snapshot.sources.contains_key(id);
-        let gone: Vec<WorkloadId> = before.iter().copied().filter(is_gone).collect();
-        let was = &former.basis.by_source;
-        let now = snapshot.basis.by_source.clone();
-        for item in was.diff(&now) {
-            let (old, changed) = match item {
-                DiffItem::Add(_, new) => (None, Some(new)),
-                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
-                DiffItem::Remove(_, old) => (Some(old), None),
-            };
-            if let Some(old) = old {
-                forget_routes(old, &before, &mut snapshot.tables);
-            }
-            if let Some(changed) = changed {
-                self.routes_of(changed, &sources, &mut snapshot.tables)?;
-            }
-        }
-        if new.is_empty() && gone.is_empty() {
-            return Ok(());
-        }
-        for (id, service) in &now {
-            if was.get(id) == Some(service) {
-                forget_routes(service, &gone, &mut snapshot.tables);
-                self.routes_of(service, &new, &mut snapshot.tables)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn routes_of(
-        &mut self,
-        service: &BySource,
-        sources: &[Arc<Source>],
-        tables: &mut TableSet,
-    ) -> Result<(), NoRoom> {
-        for dialled in &service.dialled {
-            let mut placing = balanced::Placing {
-                ids: &mut self.ids,
-                blocks: &mut self.blocks,
-                tables,
-                dialled: *dialled,
-            };
-            placing.routes(&service.view, sources)?;
-        }
-        Ok(())
-    }
-
-    /// The names of the route rules.
-    fn route_rules(&mut self, objects: &Objects, before: &Objects, snapshot: &mut Snapshot) {
-        for (old, new) in edits(&before.route_rules, &objects.route_rules) {
-            if let Some(rule) = new {
-                let label = rule.name.to_string().into();
-                let id = self.ids.route_rule(&rule.name);
-                snapshot.route_rules.insert(id, label);
-            } else if let Some(rule) = old {
-                snapshot
-                    .route_rules
-                    .remove(&self.ids.route_rule(&rule.name));
-            }
-        }
-    }
-
-    /// Every service that changed, or whose endpoints or rules did.
-    fn services(
-        &mut self,
-        objects: &Objects,
-        before: &Objects,
-        former: &Snapshot,
-        snapshot: &mut Snapshot,
-    ) -> Result<(), NoRoom> {
-        let affected = affected(objects, before);
-        // All that goes first: what one service gives up another may take.
-        for name in &affected {
-            if let Some(service) = before.services.get(name) {
-                for port in &service.ports {
-                    let id = self.ids.service(&service.name, port.port);
-                    snapshot.services.remove(&id);
-                    snapshot.basis.by_source.remove(&id);
-                    for key in self.service_keys(service, port) {
-                        snapshot.tables.remove_service(&key);
-                    }
-                }
-            }
-        }
-        let mut left = HashSet::new();
-        for name in &affected {
-            if let Some(service) = before.services.get(name) {
-                left.extend(self.endpoints(service, former));
-            }
-        }
-        for name in &affected {
-            if let Some(service) = objects.services.get(name) {
-                self.service(objects, service, former, snapshot)?;
-                for stays in self.endpoints(service, snapshot) {
-                    left.remove(&stays);
-                }
-            }
-        }
-        snapshot.left = Arc::new(left);
-        Ok(())
-    }
-
-    /// Where the ready endpoints of a service listen.
-    fn endpoints(&mut self, service: &Service, snapshot: &Snapshot) -> Vec<SocketAddr> {
-        let ports = service.ports.iter();
-        let views = ports.filter_map(|port| {
-            let id = self.ids.service(&service.name, port.port);
-            snapshot.services.get(&id)
-        });
-        let endpoints = views.flat_map(|view| view.all.endpoints());
-        endpoints.map(|endpoint| endpoint.addr).collect()
-    }
-
-    fn service(
-        &mut self,
-        objects: &Objects,
-        service: &Service,
-        former: &Snapshot,
-        snapshot: &mut Snapshot,
-    ) -> Result<(), NoRoom> {
-        for port in &service.ports {
-            let id = self.ids.service(&service.name, port.port);
-            let old = former.services.get(&id).map(Arc::as_ref);
-            let view = Arc::new(service::view(objects, service, port, id, old));
-            self.entries(service, port, &view, snapshot)?;
-            snapshot.services.insert(id, view);
-        }
-        Ok(())
-    }
-
-    /// The kernel's entries of a service port.
-    fn entries(
-        &mut self,
-        service: &Service,
-        port: &ServicePort,
-        view: &Arc<ServiceView>,
-        snapshot: &mut Snapshot,
-    ) -> Result<(), NoRoom> {
-        // A family that nobody can dial gets no tables: they would only take room.
-        let mut of_family: BTreeMap<bool, (Addr, ServiceEntry)> = BTreeMap::new();
-        for key in self.service_keys(service, port) {
-            let family = key.addr.is_v4();
-            let entry = if let Some((_, entry)) = of_family.get(&family) {
-                *entry
-            } else {
-                let mut placing = balanced::Placing {
-                    ids: &mut self.ids,
-                    blocks: &mut self.blocks,
-                    tables: &mut snapshot.tables,
-                    dialled: key.addr,
-                };
-                placing.entry(view)?
-            };
-            of_family.entry(family).or_insert((key.addr, entry));
-            snapshot.tables.put_service(key, entry);
-        }
-        let by_source = of_family
-            .into_values()
-            .filter(|(_, entry)| matches!(entry.action(), ServiceAction::BalanceBySource));
-        let dialled: Vec<Addr> = by_source.map(|(dialled, _)| dialled).collect();
-        if !dialled.is_empty() {
-            let view = Arc::clone(view);
-            let by_source = BySource { view, dialled };
-            snapshot
-                .basis
-                .by_source
-                .insert(by_source.view.id, by_source);
-        }
-        Ok(())
-    }
-
-    /// Where a port of a service can be dialled.
-    fn service_keys(&mut self, service: &Service, port: &ServicePort) -> Vec<ServiceKey> {
-        let network = self.ids.network(&service.network);
-        let port = port.port;
-        let addresses = service.cluster_ips.iter();
-        let key = |ip: &IpAddr| ServiceKey {
-            network,
-            addr: Addr::from(*ip),
-            port,
-            pad: 0,
-        };
-        addresses.map(key).collect()
     }
 
     /// What every address is.
@@ -491,35 +296,6 @@ fn edits<'a, T: PartialEq>(
         DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
         DiffItem::Remove(_, old) => (Some(old), None),
     })
-}
-
-/// The services whose views are not what they were.
-fn affected(objects: &Objects, before: &Objects) -> BTreeSet<ObjectName> {
-    let mut affected = BTreeSet::new();
-    for (old, new) in edits(&before.services, &objects.services) {
-        affected.extend(old.or(new).map(|service| service.name.clone()));
-    }
-    for (old, new) in edits(&before.workloads, &objects.workloads) {
-        for (workload, set) in [(old, before), (new, objects)] {
-            let services = workload.map(|workload| set.index().services_of(workload));
-            let services = services.into_iter().flatten();
-            affected.extend(services.map(|service| service.name.clone()));
-        }
-    }
-    for (old, new) in edits(&before.route_rules, &objects.route_rules) {
-        let rules = old.into_iter().chain(new);
-        affected.extend(rules.map(|rule| rule.destination.clone()));
-    }
-    affected
-}
-
-/// Takes away what `sources` got of a service.
-fn forget_routes(service: &BySource, sources: &[WorkloadId], tables: &mut TableSet) {
-    for dialled in &service.dialled {
-        for source in sources {
-            tables.remove_route(&balanced::route_key(service.view.id, *source, dialled));
-        }
-    }
 }
 
 /// The canary's addresses are a service of every network that has a pod here.

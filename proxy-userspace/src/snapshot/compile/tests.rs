@@ -7,7 +7,9 @@ use proxy_common::Port;
 
 use super::*;
 use crate::config::Object;
-use crate::config::object::{AppProtocol, Labels, LocalPod, Route, RouteRule, SourceMatch};
+use crate::config::object::{
+    AppProtocol, Labels, LocalPod, Route, RouteRule, Service, ServicePort, SourceMatch,
+};
 
 fn name(kind: &str, number: u8) -> ObjectName {
     ObjectName::new("default", format!("{kind}{number}"))
