@@ -30,10 +30,19 @@ use crate::diag::Diag;
 /// Connections that may wait for `accept` on one listener.
 const BACKLOG: i32 = 4_096;
 
-/// The node's own choice may pace what it sends,
-/// with a timer for each segment, and a loopback has no congestion to avoid.
-/// Every kernel has this one.
-const LOOPBACK_CONGESTION: &[u8] = b"reno";
+/// The node's own choice may pace what it sends, with a timer for each segment,
+/// and between two namespaces of one node there is no congestion to avoid. Every
+/// kernel has this one.
+const NODE_CONGESTION: &[u8] = b"reno";
+
+/// How far a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To a workload of this node.
+    Node,
+    /// Elsewhere, or who knows where: the node's choice of congestion control holds.
+    Beyond,
+}
 
 /// A network namespace, held open.
 #[derive(Debug)]
@@ -135,7 +144,7 @@ impl Netns {
             // Accepted sockets inherit these. A small answer must not wait for
             // the acknowledgement of the ones before.
             socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_congestion(LOOPBACK_CONGESTION)?;
+            socket.set_tcp_congestion(NODE_CONGESTION)?;
             socket.bind(&addr.into())?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
@@ -162,10 +171,14 @@ impl Netns {
         home: &Self,
         from: IpAddr,
         to: SocketAddr,
+        reach: Reach,
     ) -> io::Result<std::net::TcpStream> {
         inside(&self.file, &home.file, || {
             let socket = stream(to)?;
             socket.set_tcp_nodelay(true)?;
+            if reach == Reach::Node {
+                socket.set_tcp_congestion(NODE_CONGESTION)?;
+            }
             bind_late(&socket)?;
             socket.bind(&SocketAddr::new(from, 0).into())?;
             match socket.connect(&to.into()) {

@@ -1,6 +1,5 @@
 //! Bodies on their way through: counted, and noticed when they end.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,24 +10,24 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::client::Head;
 use super::forward::Lease;
-use super::record::Exchange;
+use super::record::{Exchange, Upload};
 
 /// A request's body, on its way to the endpoint.
 pub struct RequestBody {
     inner: Option<Incoming>,
     head: Arc<Head>,
-    bytes: Rc<Cell<u64>>,
-    broken: Rc<Cell<bool>>,
+    upload: Option<Rc<Upload>>,
 }
 
 impl RequestBody {
     /// The body of the request that `exchange` is about.
-    pub fn new(inner: Incoming, head: Arc<Head>, exchange: &Exchange) -> Self {
+    pub fn new(inner: Incoming, head: Arc<Head>, exchange: &mut Exchange) -> Self {
+        let upload = (!inner.is_end_stream()).then(Rc::<Upload>::default);
+        exchange.upload.clone_from(&upload);
         Self {
             inner: Some(inner),
             head,
-            bytes: Rc::clone(&exchange.request_bytes),
-            broken: Rc::clone(&exchange.request_broken),
+            upload,
         }
     }
 
@@ -37,8 +36,7 @@ impl RequestBody {
         self.is_end_stream().then(|| Self {
             inner: None,
             head: Arc::clone(&self.head),
-            bytes: Rc::clone(&self.bytes),
-            broken: Rc::clone(&self.broken),
+            upload: None,
         })
     }
 }
@@ -55,13 +53,13 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
+        match (&frame, &self.upload) {
+            (Some(Ok(frame)), Some(upload)) => {
                 let more = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.bytes.set(self.bytes.get() + more);
+                upload.bytes.set(upload.bytes.get() + more);
             }
-            Some(Err(_)) => self.broken.set(true),
-            None => {}
+            (Some(Err(_)), Some(upload)) => upload.broken.set(true),
+            _ => {}
         }
         Poll::Ready(frame)
     }
@@ -86,7 +84,7 @@ impl Drop for RequestBody {
 /// An answer's body, on its way to the client.
 pub struct AnswerBody {
     inner: Inner,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 enum Inner {
@@ -98,7 +96,7 @@ enum Inner {
 
 impl AnswerBody {
     /// The endpoint's body.
-    pub fn upstream(body: Incoming, lease: Option<Lease>, exchange: Exchange) -> Self {
+    pub fn upstream(body: Incoming, lease: Option<Lease>, exchange: Box<Exchange>) -> Self {
         let ended = body.is_end_stream();
         let mut answer = Self {
             inner: Inner::Upstream(body, lease),
@@ -111,7 +109,7 @@ impl AnswerBody {
     }
 
     /// weir's own body.
-    pub fn own(bytes: Bytes, exchange: Exchange) -> Self {
+    pub fn own(bytes: Bytes, exchange: Box<Exchange>) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
         Self {
             inner: Inner::Own(bytes),

@@ -31,7 +31,7 @@ use super::worker::{Busy, Worker};
 use crate::config::object::AppProtocol;
 use crate::node::Admission;
 use crate::snapshot::{CANARY, Endpoint, ServiceView, Snapshot, Source};
-use crate::socket::reset_on_close;
+use crate::socket::{Reach, reset_on_close};
 use crate::telemetry::{ConnectionRecord, DenialRecord, DestinationKind, OpenConnection, Stage};
 
 /// Endpoints that one connection or request tries at most.
@@ -75,7 +75,7 @@ impl Captured {
     }
 
     /// Opens a connection from the pod.
-    pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+    pub async fn connect(&self, to: SocketAddr, reach: Reach) -> io::Result<TcpStream> {
         let from = self.source_for(to).ok_or_else(|| {
             let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
             let pod = &self.source.text;
@@ -84,7 +84,7 @@ impl Captured {
                 format!("{pod} has no {family} address to reach it from"),
             )
         })?;
-        connect(self.pod(), &self.worker.home, from, to).await
+        connect(self.pod(), &self.worker.home, from, to, reach).await
     }
 }
 
@@ -231,7 +231,7 @@ async fn dial(captured: &Captured, service: &ServiceView) -> io::Result<Dialled>
         let Some(endpoint) = pick.endpoint(attempt) else {
             break;
         };
-        match captured.connect(endpoint.addr).await {
+        match captured.connect(endpoint.addr, endpoint.reach).await {
             Ok(stream) => {
                 let rule = pick.rule.map(|rule| Arc::clone(&rule.label));
                 return Ok(Dialled {

@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::answer::Refusal;
@@ -25,6 +24,7 @@ use super::record::Exchange;
 use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::snapshot::{Endpoint, Pick};
+use crate::socket::Reach;
 
 /// Where a request may go.
 pub enum Ways<'a> {
@@ -77,47 +77,68 @@ enum Tried {
     Answered(Answer),
     /// It was sent, or begun, and cannot be repeated.
     Lost(Failure),
-    /// Nothing of it was sent, or it may be repeated; and why it was not answered.
-    Back(Request<RequestBody>, String),
+    /// Nothing of it was sent, or it may be repeated: it is back in its place.
+    /// And why it was not answered.
+    Back(String),
+}
+
+/// Where a request is until it was sent, and its repetition while it is.
+///
+/// One place for all attempts, never handed on by value: every request in
+/// flight keeps room for each copy that could be made on its way.
+pub struct Place(Option<Request<RequestBody>>);
+
+impl Place {
+    /// With a request in it.
+    pub fn new(request: Request<RequestBody>) -> Self {
+        Self(Some(request))
+    }
+
+    /// The request, which was not sent yet or has come back.
+    pub fn request(&self) -> &Request<RequestBody> {
+        self.0
+            .as_ref()
+            .expect("a request is there until it is sent")
+    }
+
+    fn take(&mut self) -> Request<RequestBody> {
+        self.0.take().expect("a request is there until it is sent")
+    }
+
+    /// Leaves the repetition of the request there, if it is safe to repeat.
+    fn take_and_repeat(&mut self) -> Request<RequestBody> {
+        let request = self.take();
+        self.0 = repeat(&request);
+        request
+    }
 }
 
 impl Connection {
-    /// Sends a request and returns the head of its answer.
+    /// Sends the request in `place` and returns the head of its answer.
     pub async fn forward(
         &self,
         ways: &Ways<'_>,
-        request: Request<RequestBody>,
+        place: &mut Place,
         exchange: &mut Exchange,
     ) -> Result<Answer, Failure> {
-        let mut request = outgoing(request);
-        let started = Instant::now();
-        let mut last = String::from("none was tried");
+        let mut last = None;
         for attempt in 0..ATTEMPTS_MAX {
             let Some((addr, endpoint)) = ways.get(attempt) else {
                 break;
             };
             exchange.tried(addr, endpoint, attempt);
             let key = self.key(addr);
-            let idle = match self.captured.worker.pool.take(&key) {
-                Some(upstream) => self.over_idle(key, upstream, request, exchange).await,
-                None => Tried::Back(request, String::new()),
-            };
-            let tried = match idle {
-                Tried::Back(request, _) => self.over_new(key, request, exchange).await,
-                done => done,
-            };
-            match tried {
+            let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
+            match self.attempt(&key, reach, place, exchange).await {
                 Tried::Answered(answer) => return Ok(answer),
                 Tried::Lost(failure) => return Err(failure),
-                Tried::Back(back, why) => {
-                    request = back;
-                    last = format!("{addr}: {why}");
-                }
+                Tried::Back(why) => last = Some(format!("{addr}: {why}")),
             }
-            if started.elapsed() > CONNECT_BUDGET {
+            if exchange.elapsed() > CONNECT_BUDGET {
                 break;
             }
         }
+        let last = last.as_deref().unwrap_or("none was tried");
         Err((
             Refusal::ConnectFailed,
             format!("no endpoint could be connected to ({last})"),
@@ -132,65 +153,81 @@ impl Connection {
         }
     }
 
-    /// Over a connection that was idle: the endpoint may just be closing it.
-    async fn over_idle(
+    /// Over an idle connection, or else over a new one.
+    async fn attempt(
         &self,
-        key: Key,
-        mut upstream: Upstream,
-        request: Request<RequestBody>,
+        key: &Key,
+        reach: Reach,
+        place: &mut Place,
         exchange: &mut Exchange,
     ) -> Tried {
-        if let Err(error) = upstream.ready().await {
-            return Tried::Back(request, error.to_string());
-        }
-        let spare = repeat(&request);
-        match (self.send(key, upstream, request, exchange).await, spare) {
-            (Tried::Lost((Refusal::UpstreamFailed, why)), Some(spare)) => {
-                exchange.retries += 1;
-                Tried::Back(spare, why)
+        if let Some(idle) = self.captured.worker.pool.take(key) {
+            // The endpoint may just be closing it.
+            let tried = self.send(key, idle, true, place, exchange).await;
+            if !matches!(tried, Tried::Back(_)) {
+                return tried;
             }
-            (tried, _) => tried,
         }
+        // Rare, and much larger than the way over an idle connection.
+        Box::pin(self.over_new(key, reach, place, exchange)).await
     }
 
     /// Over a connection of its own.
     async fn over_new(
         &self,
-        key: Key,
-        request: Request<RequestBody>,
+        key: &Key,
+        reach: Reach,
+        place: &mut Place,
         exchange: &mut Exchange,
     ) -> Tried {
-        let stream = match self.captured.connect(key.to).await {
+        let stream = match self.captured.connect(key.to, reach).await {
             Ok(stream) => stream,
-            Err(error) => return Tried::Back(request, error.to_string()),
+            Err(error) => return Tried::Back(error.to_string()),
         };
         match Upstream::begin(stream).await {
-            Ok(upstream) => self.send(key, upstream, request, exchange).await,
-            Err(error) => Tried::Back(request, error.to_string()),
+            Ok(upstream) => self.send(key, upstream, false, place, exchange).await,
+            Err(error) => Tried::Back(error.to_string()),
         }
     }
 
+    /// Sends the request. It comes back into its place if nothing of it was
+    /// sent, or if the connection `was_idle` and it is safe to repeat.
     async fn send(
         &self,
-        key: Key,
+        key: &Key,
         mut upstream: Upstream,
-        request: Request<RequestBody>,
-        exchange: &Exchange,
+        was_idle: bool,
+        place: &mut Place,
+        exchange: &mut Exchange,
     ) -> Tried {
-        match upstream.send(request).await {
+        // In one expression: what has a name is kept while this waits.
+        let sent = upstream.send(if was_idle {
+            place.take_and_repeat()
+        } else {
+            place.take()
+        });
+        match sent.await {
             Ok(mut response) => {
                 hops::strip(response.headers_mut());
                 let lease = Lease {
                     worker: Rc::clone(&self.captured.worker),
-                    key,
+                    key: *key,
                     upstream,
                 };
                 Tried::Answered((response, Some(lease)))
             }
-            Err(mut error) => match error.take_message() {
-                Some(request) => Tried::Back(request, error.into_error().to_string()),
-                None => Tried::Lost(failure(&error.into_error(), key.to, exchange)),
-            },
+            Err(mut error) => {
+                if let Some(request) = error.take_message() {
+                    place.0 = Some(request);
+                    return Tried::Back(error.into_error().to_string());
+                }
+                let (refusal, why) = failure(&error.into_error(), key.to, exchange);
+                if refusal == Refusal::UpstreamFailed && place.0.is_some() {
+                    exchange.retries += 1;
+                    return Tried::Back(why);
+                }
+                Tried::Lost((refusal, why))
+            }
         }
     }
 
@@ -199,7 +236,7 @@ impl Connection {
     pub async fn upgrade(
         self: Rc<Self>,
         ways: &Ways<'_>,
-        request: Request<RequestBody>,
+        place: &mut Place,
         upgrade: Upgrade,
         exchange: &mut Exchange,
     ) -> Result<Answer, Failure> {
@@ -208,7 +245,8 @@ impl Connection {
         };
         exchange.tried(addr, endpoint, 0);
         let lost = |error: &hyper::Error| (Refusal::UpstreamFailed, format!("{addr}: {error}"));
-        let stream = self.captured.connect(addr).await;
+        let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
+        let stream = self.captured.connect(addr, reach).await;
         let stream =
             stream.map_err(|error| (Refusal::ConnectFailed, format!("{addr}: {error}")))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -216,7 +254,7 @@ impl Connection {
             .map_err(|error| lost(&error))?;
         tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
         let mut response = sender
-            .send_request(outgoing(request))
+            .send_request(place.take())
             .await
             .map_err(|error| lost(&error))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -236,12 +274,6 @@ impl Connection {
     }
 }
 
-/// A request as the endpoint gets it: HTTP/1.1, whatever the client spoke.
-fn outgoing(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    *request.version_mut() = Version::HTTP_11;
-    request
-}
-
 /// The same request once more, if repeating it is safe (RFC 9110 section 9.2.2)
 /// and there is no body that would be gone.
 fn repeat(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
@@ -257,7 +289,7 @@ fn repeat(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 
 /// Whose fault it was that a request got no answer.
 fn failure(error: &hyper::Error, to: SocketAddr, exchange: &Exchange) -> Failure {
-    if exchange.request_broken.get() {
+    if exchange.is_broken() {
         (
             Refusal::BrokenBody,
             format!("the request body broke off: {error}"),

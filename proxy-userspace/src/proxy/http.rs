@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::HOST;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use proxy_common::{Decision, Reason, ServiceId, Verdict, decide};
 use tokio::net::TcpStream;
@@ -25,7 +26,7 @@ use super::answer::{Refusal, refuse};
 use super::body::{AnswerBody, RequestBody};
 use super::client::{Client, Framing, Head};
 use super::connection::Captured;
-use super::forward::Ways;
+use super::forward::{Place, Ways};
 use super::hops;
 use super::record::{Callee, Exchange};
 use crate::egress::host::{Authority, Host, HostName};
@@ -54,6 +55,9 @@ pub struct Connection {
     head: Arc<Head>,
 }
 
+/// One request on its way to its answer.
+type Answering = dyn Future<Output = Result<Response<AnswerBody>, hyper::Error>>;
+
 /// Serves the requests of one connection until it ends.
 pub async fn serve(
     captured: Captured,
@@ -72,11 +76,7 @@ pub async fn serve(
         callee,
         head,
     });
-    let service = service_fn(move |request| {
-        // In a box of its own: hyper keeps room for it as long as the connection
-        // lives, and an idle connection should not pay for kilobytes of it.
-        Box::pin(Rc::clone(&connection).answer(request))
-    });
+    let service = service_fn(move |request| Rc::clone(&connection).answer(request));
     let served = http1::Builder::new()
         .half_close(true)
         .max_header_size(HEAD_MAX)
@@ -104,10 +104,11 @@ fn is_timeout(error: &hyper::Error) -> bool {
 
 impl Connection {
     /// Answers one request: always with something.
-    async fn answer(
-        self: Rc<Self>,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<AnswerBody>, hyper::Error> {
+    ///
+    /// In a box: hyper keeps room for what this returns as long as the
+    /// connection lives, and an idle one should not pay for it. All that need
+    /// not wait comes before the box, which every request pays for.
+    fn answer(self: Rc<Self>, mut request: Request<Incoming>) -> Pin<Box<Answering>> {
         let framing = self
             .head
             .complete(!hyper::body::Body::is_end_stream(request.body()));
@@ -118,68 +119,78 @@ impl Connection {
             .sources
             .get(&self.captured.flow.workload)
             .unwrap_or(&self.captured.source);
-        let mut exchange = Exchange::begin(
+        let mut exchange = Box::new(Exchange::begin(
             worker,
             &self.head,
             Arc::clone(source),
             self.callee.clone(),
             request.version(),
-        );
+        ));
         let trace = worker.tracer.prepare(request.headers_mut());
         exchange.note(&request, trace);
-        if let Err((refusal, detail)) = check(framing, &request) {
-            return Ok(refused(exchange, refusal, &detail));
-        }
-        let ways = match self.ways(&snapshot, source, &request, &mut exchange).await {
-            Ok(ways) => ways,
-            Err((refusal, detail)) => {
-                self.tell_denial(&exchange, view(&request).authority, refusal);
+        let checked = check(framing, &request);
+        let upgrade = hops::upgrade(&mut request);
+        // As the endpoint gets it, whatever the client spoke.
+        *request.version_mut() = Version::HTTP_11;
+        let body = |body| RequestBody::new(body, Arc::clone(&self.head), &mut exchange);
+        let mut place = Place::new(request.map(body));
+        Box::pin(async move {
+            if let Err((refusal, detail)) = checked {
                 return Ok(refused(exchange, refusal, &detail));
             }
-        };
-        let upgrade = hops::upgrade(&mut request);
-        let request = request.map(|body| RequestBody::new(body, Arc::clone(&self.head), &exchange));
-        let sent = match upgrade {
-            None => self.forward(&ways, request, &mut exchange).await,
-            Some(upgrade) => {
-                Rc::clone(&self)
-                    .upgrade(&ways, request, upgrade, &mut exchange)
-                    .await
+            let ways = match self.ways(&snapshot, place.request(), &mut exchange) {
+                Ok(Some(ways)) => Ok(ways),
+                Ok(None) => Box::pin(self.by_name(place.request(), &mut exchange)).await,
+                Err(refused) => Err(refused),
+            };
+            let ways = match ways {
+                Ok(ways) => ways,
+                Err((refusal, detail)) => {
+                    self.tell_denial(&exchange, view(place.request()).authority, refusal);
+                    return Ok(refused(exchange, refusal, &detail));
+                }
+            };
+            let sent = match upgrade {
+                None => self.forward(&ways, &mut place, &mut exchange).await,
+                Some(upgrade) => {
+                    let this = Rc::clone(&self);
+                    Box::pin(this.upgrade(&ways, &mut place, upgrade, &mut exchange)).await
+                }
+            };
+            match sent {
+                Ok((response, lease)) => {
+                    exchange.code = response.status().as_u16();
+                    Ok(response.map(|body| AnswerBody::upstream(body, lease, exchange)))
+                }
+                Err((refusal, detail)) => Ok(refused(exchange, refusal, &detail)),
             }
-        };
-        match sent {
-            Ok((response, lease)) => {
-                exchange.code = response.status().as_u16();
-                Ok(response.map(|body| AnswerBody::upstream(body, lease, exchange)))
-            }
-            Err((refusal, detail)) => Ok(refused(exchange, refusal, &detail)),
-        }
+        })
     }
 
-    /// Where a request may go, or why it may not.
-    async fn ways<'a>(
+    /// Where a request may go, or why it may not. `None`: its host name decides.
+    fn ways<'a>(
         &self,
         snapshot: &'a Snapshot,
-        source: &Source,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         exchange: &mut Exchange,
-    ) -> Result<Ways<'a>, (Refusal, String)> {
+    ) -> Result<Option<Ways<'a>>, (Refusal, String)> {
         match &self.callees {
             Callees::Service(id) => {
                 let service = snapshot.services.get(id);
                 let service = service.ok_or_else(|| {
                     (Refusal::NoService, format!("{} is gone", self.callee.label))
                 })?;
-                let pick = service.pick(source, Some(&view(request)), &self.captured.flow.addr);
+                let dialled = &self.captured.flow.addr;
+                let pick = service.pick(exchange.source(), Some(&view(request)), dialled);
                 exchange.rule = pick.rule.map(|rule| Arc::clone(&rule.label));
                 if pick.endpoint(0).is_none() {
                     return Err((Refusal::NoEndpoint, no_endpoint(&pick, &service.label)));
                 }
-                Ok(Ways::Picked(pick))
+                Ok(Some(Ways::Picked(pick)))
             }
             Callees::External(last) => {
                 let dialled = self.captured.flow.destination().to_socket_addr();
-                match self.decision(last, snapshot, source) {
+                match self.decision(last, snapshot, exchange.source()) {
                     Decision {
                         verdict: Verdict::Deny,
                         ..
@@ -190,13 +201,13 @@ impl Connection {
                     Decision {
                         reason: Reason::EgressByName,
                         ..
-                    } => self.by_name(source, request, exchange).await,
+                    } => Ok(None),
                     Decision { rule, .. } => {
                         exchange.rule = snapshot
                             .egress
                             .get(&rule)
                             .map(|rule| Arc::clone(&rule.label));
-                        Ok(Ways::Dialled(dialled))
+                        Ok(Some(Ways::Dialled(dialled)))
                     }
                 }
             }
@@ -235,10 +246,10 @@ impl Connection {
     /// contain the one that was dialled.
     async fn by_name<'a>(
         &self,
-        source: &Source,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         exchange: &mut Exchange,
     ) -> Result<Ways<'a>, (Refusal, String)> {
+        let source = Arc::clone(exchange.source());
         let dialled = self.captured.flow.destination().to_socket_addr();
         let header = request
             .headers()
@@ -303,7 +314,7 @@ impl Connection {
 }
 
 /// weir's own answer.
-fn refused(mut exchange: Exchange, refusal: Refusal, detail: &str) -> Response<AnswerBody> {
+fn refused(mut exchange: Box<Exchange>, refusal: Refusal, detail: &str) -> Response<AnswerBody> {
     exchange.code = refusal.status().as_u16();
     exchange.reason = refusal.name();
     refuse(refusal, detail).map(|bytes| AnswerBody::own(bytes, exchange))
@@ -331,7 +342,7 @@ fn check(framing: Framing, request: &Request<Incoming>) -> Result<(), (Refusal, 
 }
 
 /// What route rules look at.
-fn view(request: &Request<Incoming>) -> snapshot::Request<'_> {
+fn view<B>(request: &Request<B>) -> snapshot::Request<'_> {
     let headers = request.headers();
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     snapshot::Request {

@@ -5,13 +5,13 @@
 //! endpoint that has left its service.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use proxy_common::WorkloadId;
 
-use super::upstream::Upstream;
+use super::upstream::{State, Upstream};
 
 /// Idle connections kept per source and endpoint.
 const IDLE_MAX: usize = 128;
@@ -47,9 +47,11 @@ impl Pool {
     pub fn take(&self, key: &Key) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(key)?;
-        while let Some(mut entry) = list.pop() {
-            if entry.upstream.is_open() {
-                return Some(entry.upstream);
+        for index in (0..list.len()).rev() {
+            match list[index].upstream.state() {
+                State::Ready => return Some(list.remove(index).upstream),
+                State::Busy => {}
+                State::Closed => drop(list.remove(index)),
             }
         }
         None
@@ -70,7 +72,7 @@ impl Pool {
     /// Closes what has been idle for too long.
     pub fn expire(&self, now: Instant) {
         self.retain(|_, idle| {
-            now.duration_since(idle.since) < IDLE_TIME && idle.upstream.is_open()
+            now.duration_since(idle.since) < IDLE_TIME && idle.upstream.state() != State::Closed
         });
     }
 

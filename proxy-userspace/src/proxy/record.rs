@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::header::HOST;
 use hyper::{Request, Version};
@@ -34,20 +34,26 @@ struct Text {
     trace: Trace,
 }
 
+/// How a request's body went so far.
+#[derive(Debug, Default)]
+pub struct Upload {
+    /// Its bytes.
+    pub bytes: Cell<u64>,
+    /// Whether the client broke off in it.
+    pub broken: Cell<bool>,
+}
+
 /// One request on its way. Dropping it tells telemetry.
 pub struct Exchange {
-    worker: Rc<Worker>,
-    _busy: Busy,
+    busy: Busy,
     head: Arc<Head>,
     source: Arc<Source>,
     callee: Callee,
     started: Instant,
     protocol: &'static str,
     text: Option<Box<Text>>,
-    /// Body bytes of the request so far.
-    pub request_bytes: Rc<Cell<u64>>,
-    /// Whether the client broke off in the request's body.
-    pub request_broken: Rc<Cell<bool>>,
+    /// The request's body, if it has one.
+    pub upload: Option<Rc<Upload>>,
     /// Body bytes of the answer so far.
     pub response_bytes: u64,
     /// The status that the client gets.
@@ -74,8 +80,7 @@ impl Exchange {
         version: Version,
     ) -> Self {
         Self {
-            worker: Rc::clone(worker),
-            _busy: Busy::begin(worker),
+            busy: Busy::begin(worker),
             head: Arc::clone(head),
             source,
             callee,
@@ -86,8 +91,7 @@ impl Exchange {
                 "HTTP/1.1"
             },
             text: None,
-            request_bytes: Rc::default(),
-            request_broken: Rc::default(),
+            upload: None,
             response_bytes: 0,
             code: 0,
             reason: "",
@@ -96,6 +100,21 @@ impl Exchange {
             endpoint: None,
             rule: None,
         }
+    }
+
+    fn worker(&self) -> &Rc<Worker> {
+        self.busy.worker()
+    }
+
+    /// How long it has been on its way.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Whether the client broke off in the request's body.
+    pub fn is_broken(&self) -> bool {
+        let upload = self.upload.as_ref();
+        upload.is_some_and(|upload| upload.broken.get())
     }
 
     /// Whose request it is.
@@ -117,7 +136,7 @@ impl Exchange {
 
     /// Keeps what a log line needs, if one will be written.
     pub fn note<B>(&mut self, request: &Request<B>, trace: Trace) {
-        if !self.worker.telemetry.wants_lines(self.source.access_log) {
+        if !self.worker().telemetry.wants_lines(self.source.access_log) {
             return;
         }
         let host = request
@@ -141,7 +160,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.head.answered();
         let text = self.text.as_deref();
-        self.worker.telemetry.request(&RequestRecord {
+        self.worker().telemetry.request(&RequestRecord {
             source: &self.source.label,
             workload: &self.source.text,
             destination: &self.callee.label,
@@ -155,8 +174,8 @@ impl Drop for Exchange {
             code: self.code,
             reason: self.reason,
             rule: self.rule.as_deref().unwrap_or_default(),
-            duration: self.started.elapsed(),
-            request_bytes: self.request_bytes.get(),
+            duration: self.elapsed(),
+            request_bytes: self.upload.as_ref().map_or(0, |upload| upload.bytes.get()),
             response_bytes: self.response_bytes,
             retries: self.retries,
             request_id: text.map_or("", |text| text.trace.request_id()),

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::body::RequestBody;
 use super::wire::Wire;
 use crate::node::Pod;
-use crate::socket::Netns;
+use crate::socket::{Netns, Reach};
 
 /// How long an endpoint may take to accept. An application without a proxy
 /// would wait for two minutes; another endpoint may be there at once.
@@ -35,8 +35,9 @@ pub async fn connect(
     home: &Netns,
     from: IpAddr,
     to: SocketAddr,
+    reach: Reach,
 ) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(pod.netns().connect(home, from, to)?)?;
+    let stream = TcpStream::from_std(pod.netns().connect(home, from, to, reach)?)?;
     timeout(CONNECT_TIMEOUT, stream.writable())
         .await
         .map_err(io::Error::from)??;
@@ -46,7 +47,21 @@ pub async fn connect(
     }
 }
 
+/// A request that got no answer: it is in there if nothing of it was sent.
+pub type Unsent = TrySendError<Request<RequestBody>>;
+
 type Connection = http1::Connection<TokioIo<Wire>, RequestBody>;
+
+/// What an upstream connection can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// For the next request.
+    Ready,
+    /// For nothing yet: its last answer came before the whole request was sent.
+    Busy,
+    /// For nothing any more.
+    Closed,
+}
 
 /// An HTTP connection to an endpoint.
 pub struct Upstream {
@@ -75,44 +90,41 @@ impl Upstream {
         }
     }
 
-    /// Whether another request can be sent over it, as far as is known by now.
-    pub fn is_open(&mut self) -> bool {
+    /// What it can be used for, as far as is known by now.
+    pub fn state(&mut self) -> State {
         self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.sender.is_closed()
-    }
-
-    /// Waits until it can take a request.
-    pub async fn ready(&mut self) -> hyper::Result<()> {
-        poll_fn(|cx| {
-            self.drive(cx);
-            self.sender.poll_ready(cx)
-        })
-        .await
+        if self.sender.is_closed() {
+            State::Closed
+        } else if self.sender.is_ready() {
+            State::Ready
+        } else {
+            State::Busy
+        }
     }
 
     /// Sends a request and returns the head of its answer.
-    pub async fn send(
+    ///
+    /// No `async fn`: those keep room for their arguments, and for what is made
+    /// of them besides, and a request is large.
+    pub fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> {
         let uploads = !hyper::body::Body::is_end_stream(request.body());
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let connection = &mut self.connection;
-        let answer = poll_fn(|cx| {
-            if let Some(driven) = connection
-                && driven.as_mut().poll(cx).is_ready()
-            {
-                *connection = None;
+        let mut answer = Box::pin(self.sender.try_send_request(request));
+        async move {
+            let answer = poll_fn(|cx| {
+                self.drive(cx);
+                answer.as_mut().poll(cx)
+            })
+            .await;
+            // The client may send its body to the end before it reads any answer:
+            // then the upload must not wait for the download.
+            if uploads && let Some(connection) = self.connection.take() {
+                tokio::task::spawn_local(async move { drop(connection.await) });
             }
-            answer.as_mut().poll(cx)
-        })
-        .await;
-        // The client may send its body to the end before it reads any answer:
-        // then the upload must not wait for the download.
-        if uploads && let Some(connection) = self.connection.take() {
-            tokio::task::spawn_local(async move { drop(connection.await) });
+            answer
         }
-        answer
     }
 
     /// Drives the body of an answer along with its connection.

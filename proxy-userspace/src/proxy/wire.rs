@@ -3,6 +3,7 @@
 //! hyper hands over a message as several pieces. For small ones a copy into one
 //! piece and a plain `send` costs the kernel less than a gathered write.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +13,11 @@ use tokio::net::TcpStream;
 
 /// What is copied together at most: a head and a small body.
 const GATHER_MAX: usize = 2_048;
+
+thread_local! {
+    /// Where small messages are put together: one place for all sockets of a worker.
+    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHER_MAX));
+}
 
 /// A socket whose small gathered writes are plain ones.
 #[derive(Debug)]
@@ -46,13 +52,13 @@ impl AsyncWrite for Wire {
         if total > GATHER_MAX {
             return socket.poll_write_vectored(cx, bufs);
         }
-        let mut gathered = [0; GATHER_MAX];
-        let mut filled = 0;
-        for buf in bufs {
-            gathered[filled..filled + buf.len()].copy_from_slice(buf);
-            filled += buf.len();
-        }
-        socket.poll_write(cx, &gathered[..filled])
+        GATHERED.with_borrow_mut(|gathered| {
+            gathered.clear();
+            for buf in bufs {
+                gathered.extend_from_slice(buf);
+            }
+            socket.poll_write(cx, gathered)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

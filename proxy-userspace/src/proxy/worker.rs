@@ -322,6 +322,11 @@ impl Busy {
         worker.busy.set(worker.busy.get() + 1);
         Self(Rc::clone(worker))
     }
+
+    /// The worker that would wait.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.0
+    }
 }
 
 impl Drop for Busy {

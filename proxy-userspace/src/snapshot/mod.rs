@@ -30,6 +30,7 @@ use crate::config::object::{
 };
 use crate::egress::host::HostPattern;
 use crate::node::Pod;
+use crate::socket::Reach;
 use crate::tables::TableSet;
 
 pub use compile::{Compiler, Input, Pods};
@@ -208,6 +209,8 @@ pub struct Endpoint {
     pub workload: ObjectName,
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Whether that is on this node.
+    pub reach: Reach,
     /// Its `version` label, or nothing.
     pub version: Arc<str>,
 }

@@ -12,6 +12,7 @@ use super::{Endpoint, RuleView, ServiceView, Subset, Turns};
 use crate::balance::Cycle;
 use crate::config::Objects;
 use crate::config::object::{Labels, RouteRule, Service, ServicePort, Workload, selects};
+use crate::socket::Reach;
 
 /// The view of `port` of `service`; `former` is what it was so far.
 pub(super) fn view(
@@ -67,6 +68,10 @@ impl<'a> Ready<'a> {
             Some(Arc::new(Endpoint {
                 workload: workload.name.clone(),
                 addr: SocketAddr::new(ip, port.0),
+                reach: match workload.local {
+                    Some(_) => Reach::Node,
+                    None => Reach::Beyond,
+                },
                 version: version.map_or("", String::as_str).into(),
             }))
         };

@@ -34,6 +34,7 @@ pub(super) struct Site<'a> {
     // In the order in which they have to go.
     weir: Weir<'a>,
     _servers: [Proc; 2],
+    _server: Pod,
     node: &'a Node,
     client: Pod,
     bystander: Pod,
@@ -55,6 +56,7 @@ impl<'a> Site<'a> {
         Ok(Self {
             weir,
             _servers: servers,
+            _server: server,
             node,
             client,
             bystander,
