@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
@@ -75,7 +76,7 @@ impl Parsed {
 /// Every mistake of every document. Nothing of the input holds then.
 pub fn parse(sources: &[Source]) -> Result<Parsed, Mistakes> {
     let mut collector = Collector::default();
-    let left = Cell::new(NODES_MAX);
+    let left = Budget(AtomicUsize::new(NODES_MAX));
     let mut bytes: usize = 0;
     for source in sources {
         bytes = bytes.saturating_add(source.text.len());
@@ -138,14 +139,20 @@ impl Decoded {
     }
 }
 
-/// Decodes documents, many of them on all CPUs. Each comes with its number, from 1.
-fn decode_all(
-    source: &str,
-    documents: Vec<Document>,
-) -> impl Iterator<Item = (usize, Result<Decoded, Unreadable>)> {
+/// Decodes documents. Each comes with its number, from 1.
+fn decode_all(source: &str, documents: Vec<Document>) -> Vec<(usize, Result<Decoded, Unreadable>)> {
+    let numbered = (1..).zip(documents).collect();
+    on_all_cpus(numbered, |(index, document): (usize, Document)| {
+        let decoded = document.map(|node| Decoded::new(source, index, &node));
+        (index, decoded)
+    })
+}
+
+/// Maps items in their order; many of them on all CPUs.
+fn on_all_cpus<T: Send, R: Send>(items: Vec<T>, map: impl Fn(T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = documents.len().div_ceil(threads).max(SHARE_MIN);
-    let mut rest = documents.into_iter().zip(1..);
+    let share = items.len().div_ceil(threads).max(SHARE_MIN);
+    let mut rest = items.into_iter();
     let mut shares = Vec::new();
     loop {
         let share: Vec<_> = rest.by_ref().take(share).collect();
@@ -154,29 +161,20 @@ fn decode_all(
         }
         shares.push(share);
     }
-    let decode = |share: Vec<(Document, usize)>| -> Vec<_> {
-        let documents = share.into_iter();
-        documents
-            .map(|(document, index)| {
-                let decoded = document.map(|node| Decoded::new(source, index, &node));
-                (index, decoded)
-            })
-            .collect()
-    };
+    let map = |share: Vec<T>| -> Vec<R> { share.into_iter().map(&map).collect() };
     let last = shares.pop();
-    let decoded: Vec<Vec<_>> = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let running: Vec<_> = shares
             .into_iter()
-            .map(|share| scope.spawn(|| decode(share)))
+            .map(|share| scope.spawn(|| map(share)))
             .collect();
-        let last = last.map(decode);
+        let last = last.map(map);
         let first = running.into_iter().map(|thread| match thread.join() {
-            Ok(decoded) => decoded,
+            Ok(mapped) => mapped,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        first.chain(last).collect()
-    });
-    decoded.into_iter().flatten()
+        first.chain(last).flatten().collect()
+    })
 }
 
 #[derive(Default)]
@@ -250,15 +248,37 @@ struct Unreadable {
 
 type Document = Result<Node, Unreadable>;
 
-fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
+/// How many values may still be unfolded.
+struct Budget(AtomicUsize);
+
+impl Budget {
+    /// Reads one document out of what is left. Those that are read at the same
+    /// time may each take it all: it is exceeded by one document at most for
+    /// each CPU.
+    fn spend<T>(&self, read: impl FnOnce(&Cell<usize>) -> T) -> T {
+        let before = self.0.load(Ordering::Relaxed);
+        let left = Cell::new(before);
+        let read = read(&left);
+        let spent = before.saturating_sub(left.get());
+        // Never fails: the closure always gives a value.
+        let _former = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                Some(now.saturating_sub(spent))
+            });
+        read
+    }
+}
+
+fn documents(text: &str, left: &Budget) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with(['{', '[']) {
-        let before = left.get();
+        let before = left.0.load(Ordering::Relaxed);
         if let Some(nodes) = json_documents(text, left) {
             return nodes.into_iter().map(Ok).collect();
         }
         // Flow-style YAML begins the same way, and says better what is wrong.
-        left.set(before);
+        left.0.store(before, Ordering::Relaxed);
     }
     let Some(parts) = split(text) else {
         return vec![Err(Unreadable {
@@ -266,29 +286,29 @@ fn documents(text: &str, left: &Cell<usize>) -> Vec<Document> {
             expected: format!("at most {DOCUMENTS_MAX} documents in one file"),
         })];
     };
-    parts
-        .into_iter()
-        .filter_map(|(line, text)| match yaml_document(text, line, left) {
-            Ok(Node::Null) => None,
-            other => Some(other),
-        })
-        .collect()
+    let mut documents = on_all_cpus(parts, |(line, text)| {
+        left.spend(|left| yaml_document(text, line, left))
+    });
+    documents.retain(|document| !matches!(document, Ok(Node::Null)));
+    documents
 }
 
 /// One JSON document after the other; `None` if it is not JSON all through,
 /// or too many.
-fn json_documents(text: &str, left: &Cell<usize>) -> Option<Vec<Node>> {
-    let mut nodes = Vec::new();
+fn json_documents(text: &str, left: &Budget) -> Option<Vec<Node>> {
     // First where each ends, then what it holds: the parser itself can only
     // tell its place by counting lines from the start.
-    for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
-        let mut json = serde_json::Deserializer::from_str(document.ok()?.get());
-        nodes.push(NodeSeed { left }.deserialize(&mut json).ok()?);
-        if nodes.len() > DOCUMENTS_MAX {
-            return None;
-        }
-    }
-    Some(nodes)
+    let documents = serde_json::Deserializer::from_str(text)
+        .into_iter::<&RawValue>()
+        .take(DOCUMENTS_MAX + 1)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|documents| documents.len() <= DOCUMENTS_MAX)?;
+    let nodes = on_all_cpus(documents, |document| {
+        let mut json = serde_json::Deserializer::from_str(document.get());
+        left.spend(|left| NodeSeed { left }.deserialize(&mut json).ok())
+    });
+    nodes.into_iter().collect()
 }
 
 /// Cuts at the document markers, which YAML allows nowhere else at the start

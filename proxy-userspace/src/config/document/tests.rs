@@ -226,7 +226,7 @@ fn depth_and_size_are_bounded() {
 #[test]
 fn too_many_values_are_refused_before_they_are_built() {
     for text in ["[1,2,3,[4]]", "[a, 2, 3, [4]]"] {
-        let left = Cell::new(4);
+        let left = Budget(AtomicUsize::new(4));
         let outcome = documents(text, &left);
         assert!(
             matches!(outcome.as_slice(), [Err(Unreadable { expected, .. })] if expected.contains("too many values"))
