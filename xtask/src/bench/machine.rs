@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::process;
+use crate::setup::ENVOY;
 
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 const UNKNOWN: &str = "unknown";
@@ -36,6 +37,11 @@ pub(super) fn describe(weir: &Path, load: String) -> Vec<(&'static str, String)>
         ("load before", load),
         ("weir", version(Command::new(weir).arg("--version"))),
         ("haproxy", version(Command::new("haproxy").arg("-v"))),
+        (
+            "nginx",
+            version(Command::new("sh").args(["-c", "nginx -v 2>&1"])),
+        ),
+        ("envoy", ENVOY.version.to_owned()),
         (
             "iptables",
             version(Command::new("iptables").arg("--version")),

@@ -11,7 +11,7 @@ use nix::unistd::{SysconfVar, sysconf};
 /// CPU time of a process and of the whole machine, so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cpu {
-    /// The proxy's, user and system; zero without a proxy.
+    /// The proxy's and its children's, user and system; zero without a proxy.
     pub(super) proxy: Duration,
     /// Everything that was not idle.
     pub(super) machine: Duration,
@@ -23,8 +23,12 @@ impl Cpu {
         let proxy = match proxy {
             None => Duration::ZERO,
             Some(id) => {
-                let stat = read(&format!("/proc/{id}/stat"))?;
-                ticks(of_process(&stat).context("a process's stat has another shape")?)?
+                let mut count = 0;
+                for id in family(id)? {
+                    let stat = read(&format!("/proc/{id}/stat"))?;
+                    count += of_process(&stat).context("a process's stat has another shape")?;
+                }
+                ticks(count)?
             }
         };
         let stat = read("/proc/stat")?;
@@ -41,10 +45,25 @@ impl Cpu {
     }
 }
 
-/// The resident memory of a process in bytes.
+/// The resident memory of a process and its children in bytes; what they share
+/// counts for each of them.
 pub(super) fn resident(id: u32) -> Result<u64> {
-    let status = read(&format!("/proc/{id}/status"))?;
-    rss(&status).context("a process's status lacks VmRSS")
+    let mut bytes = 0;
+    for id in family(id)? {
+        let status = read(&format!("/proc/{id}/status"))?;
+        bytes += rss(&status).context("a process's status lacks VmRSS")?;
+    }
+    Ok(bytes)
+}
+
+/// A process and its children, the workers of some proxies.
+fn family(id: u32) -> Result<Vec<u32>> {
+    let mut family = vec![id];
+    let children = read(&format!("/proc/{id}/task/{id}/children"))?;
+    for child in children.split_whitespace() {
+        family.push(child.parse().context("a child's number")?);
+    }
+    Ok(family)
 }
 
 /// How long so many clock ticks are.

@@ -6,7 +6,6 @@
 //! them. Only ratios within one run mean anything.
 
 mod connect;
-mod haproxy;
 mod load;
 mod machine;
 mod memory;
@@ -14,6 +13,7 @@ mod meter;
 mod peer;
 mod report;
 mod result;
+mod rival;
 mod row;
 mod scale;
 mod target;
@@ -182,7 +182,7 @@ fn build_release(package: &str, more: &[&str]) -> Result<()> {
 }
 
 fn measure_memory(kinds: &[Kind], plan: &Plan) -> Result<Vec<(Kind, Memory)>> {
-    let asked = [Kind::Haproxy, Kind::Weir]
+    let asked = [Kind::Haproxy, Kind::Nginx, Kind::Envoy, Kind::Weir]
         .into_iter()
         .filter(|kind| kinds.contains(kind));
     asked

@@ -117,7 +117,15 @@ impl Report {
 
     /// The table that the README shows: rows and columns the other way round.
     fn readme(&self) -> String {
-        let kinds = [Kind::NoMesh, Kind::Haproxy, Kind::Redirect, Kind::Weir];
+        let kinds = [
+            Kind::NoMesh,
+            Kind::Haproxy,
+            Kind::Nginx,
+            Kind::Envoy,
+            Kind::Redirect,
+            Kind::Weir,
+            Kind::Balance,
+        ];
         let mut head = vec![""];
         head.extend(kinds.iter().map(|kind| kind.title()));
         let line = |title: &str, value: &dyn Fn(Kind) -> String| -> Vec<String> {

