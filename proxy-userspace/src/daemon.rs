@@ -201,7 +201,7 @@ async fn serve(
         tokio::spawn(log.run());
     }
     let reporter = telemetry.worker();
-    let events = streams.events.run(Duration::ZERO, |event| {
+    let events = streams.events.run(report::PAUSE, |event| {
         report::denial(&reporter, &snapshot.load(), event);
     });
     let endings = streams.endings.run(report::PAUSE, |ending| {

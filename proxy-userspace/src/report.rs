@@ -12,8 +12,9 @@ use proxy_common::{
 use crate::snapshot::{ServiceView, Snapshot, Source};
 use crate::telemetry::{ConnectionRecord, DenialRecord, DestinationKind, Stage, WorkerTelemetry};
 
-/// How long ends of connections are gathered before they are read: under load
-/// one wake-up then serves many. The ring holds thousands of times as many.
+/// How long reports of the hooks are gathered before they are read: under load
+/// one wake-up, which a hook pays for with microseconds, then serves many. The
+/// rings hold what the hooks could report in many times as long.
 pub const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a name is that nobody knows any more.

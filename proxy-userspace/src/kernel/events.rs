@@ -38,9 +38,7 @@ impl<T: Pod> Ring<T> {
         let mut ring = unsafe { AsyncFd::register(self.ring) }?;
         loop {
             let mut ready = ring.readable_mut().await?;
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
+            tokio::time::sleep(pause).await;
             let mut more = true;
             while more {
                 for _ in 0..BATCH {
