@@ -19,6 +19,7 @@ mod balance;
 mod bind;
 mod connect;
 mod context;
+mod datagram;
 mod ending;
 mod event;
 mod fence;
@@ -68,6 +69,30 @@ fn weir_getpeername6(ctx: SockAddrContext) -> i32 {
     peername::run(&ctx, Family::V6)
 }
 
+/// Decides on a datagram that names an IPv4 destination, a v4-mapped one included.
+#[cgroup_sock_addr(sendmsg4)]
+fn weir_sendmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::send(&ctx, Family::V4)
+}
+
+/// The same for IPv6 destinations.
+#[cgroup_sock_addr(sendmsg6)]
+fn weir_sendmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::send(&ctx, Family::V6)
+}
+
+/// Shows the application from where a datagram seems to come.
+#[cgroup_sock_addr(recvmsg4)]
+fn weir_recvmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::receive(&ctx, Family::V4)
+}
+
+/// The same for IPv6 sockets, v4-mapped sources included.
+#[cgroup_sock_addr(recvmsg6)]
+fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::receive(&ctx, Family::V6)
+}
+
 /// Attached to each enrolled cgroup: denies connects from unknown namespaces.
 #[cgroup_sock_addr(connect4)]
 fn weir_fence4(ctx: SockAddrContext) -> i32 {
@@ -77,6 +102,18 @@ fn weir_fence4(ctx: SockAddrContext) -> i32 {
 /// The same for IPv6 sockets.
 #[cgroup_sock_addr(connect6)]
 fn weir_fence6(ctx: SockAddrContext) -> i32 {
+    fence::run(&ctx, Family::V6)
+}
+
+/// The same for datagrams.
+#[cgroup_sock_addr(sendmsg4)]
+fn weir_fence_sendmsg4(ctx: SockAddrContext) -> i32 {
+    fence::run(&ctx, Family::V4)
+}
+
+/// The same for datagrams of IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+fn weir_fence_sendmsg6(ctx: SockAddrContext) -> i32 {
     fence::run(&ctx, Family::V6)
 }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use proxy_common::{
-    Destination, Ending, Event, EventKind, NetnsCookie, Outcome, Reason, ServiceKey, WorkloadId,
+    Destination, Ending, Event, EventKind, NetnsCookie, Outcome, Reason, ServiceKey, Transport,
+    WorkloadId,
 };
 
 use crate::snapshot::{ServiceView, Snapshot, Source};
@@ -90,13 +91,8 @@ fn source_of(snapshot: &Snapshot, netns: NetnsCookie, number: WorkloadId) -> Opt
 /// By number, or, if that is one from before a restart, by the dialled address.
 fn service_of<'a>(snapshot: &'a Snapshot, ending: &Ending) -> Option<&'a ServiceView> {
     let by_address = || {
-        let dialled = ending.dialled();
-        let key = ServiceKey {
-            network: snapshot.tables.workloads.get(&ending.netns)?.network,
-            addr: dialled.addr,
-            port: dialled.port,
-            pad: 0,
-        };
+        let network = snapshot.tables.workloads.get(&ending.netns)?.network;
+        let key = ServiceKey::new(network, ending.dialled(), Transport::Tcp);
         snapshot
             .services
             .get(&snapshot.tables.services.get(&key)?.service)

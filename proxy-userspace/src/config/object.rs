@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_common::{EgressDefault, OnProxyDown, Port};
+use proxy_common::{EgressDefault, OnProxyDown, Port, Transport};
 
 use super::Kind;
 use super::encode;
@@ -60,6 +60,23 @@ pub enum AppProtocol {
     Http,
     /// `tcp`, `tls`, and in this version `http2` and `grpc`: bytes, by connection.
     Tcp,
+    /// `protocol: UDP`: datagrams, by socket.
+    Udp,
+}
+
+impl AppProtocol {
+    /// What it is carried by.
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Detect | Self::Http | Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
+        }
+    }
+
+    /// Whether an endpoint is picked for it inside the kernel.
+    pub const fn is_balanced(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp)
+    }
 }
 
 /// `spec.ports[].targetPort` of a Service: a number. Named ports are refused
@@ -72,8 +89,15 @@ pub struct ServicePort {
     pub port: Port,
     /// `targetPort`: what the endpoints listen on; `port` if absent.
     pub target_port: Port,
-    /// From `appProtocol` or the prefix of `name`.
+    /// From `protocol`, and for TCP from `appProtocol` or the prefix of `name`.
     pub protocol: AppProtocol,
+}
+
+impl ServicePort {
+    /// What tells it from the other ports of a virtual address.
+    pub const fn key(&self) -> (Port, Transport) {
+        (self.port, self.protocol.transport())
+    }
 }
 
 /// A Service: virtual addresses and ports, and a selector for its endpoints.
@@ -217,6 +241,18 @@ pub enum EgressProtocol {
     Http,
     /// `tcp`, and on an address `tls` and `https` too: bytes, straight from the pod.
     Tcp,
+    /// Datagrams, straight from the pod.
+    Udp,
+}
+
+impl EgressProtocol {
+    /// What it is carried by.
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Http | Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
+        }
+    }
 }
 
 /// `spec.source` of an `EgressRule`.

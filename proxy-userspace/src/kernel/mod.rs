@@ -46,7 +46,7 @@ use crate::tables::TableSet;
 
 /// Program, attach type and name of the pin, in the order of attachment:
 /// nothing is captured before everything that a captured flow needs is there.
-const HOOKS: [(&str, AttachType, &str); 7] = [
+const HOOKS: [(&str, AttachType, &str); 11] = [
     ("weir_flow", AttachType::SockOps, "sock_ops"),
     (
         "weir_getpeername4",
@@ -58,16 +58,22 @@ const HOOKS: [(&str, AttachType, &str); 7] = [
         AttachType::Getpeername6,
         "getpeername6",
     ),
+    ("weir_recvmsg4", AttachType::Recvmsg4, "recvmsg4"),
+    ("weir_recvmsg6", AttachType::Recvmsg6, "recvmsg6"),
     ("weir_bind4", AttachType::Bind4, "bind4"),
     ("weir_bind6", AttachType::Bind6, "bind6"),
     ("weir_connect4", AttachType::Connect4, "connect4"),
     ("weir_connect6", AttachType::Connect6, "connect6"),
+    ("weir_sendmsg4", AttachType::Sendmsg4, "sendmsg4"),
+    ("weir_sendmsg6", AttachType::Sendmsg6, "sendmsg6"),
 ];
 
 /// The same for the fence on each enrolled cgroup.
-const FENCES: [(&str, AttachType, &str); 2] = [
+const FENCES: [(&str, AttachType, &str); 4] = [
     ("weir_fence4", AttachType::Connect4, "connect4"),
     ("weir_fence6", AttachType::Connect6, "connect6"),
+    ("weir_fence_sendmsg4", AttachType::Sendmsg4, "sendmsg4"),
+    ("weir_fence_sendmsg6", AttachType::Sendmsg6, "sendmsg6"),
 ];
 
 /// The kernel programs and where they hang, for `weir status`.

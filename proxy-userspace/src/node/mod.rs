@@ -11,6 +11,7 @@ mod pod;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -64,12 +65,13 @@ struct Newcomer {
 }
 
 impl Node {
-    /// A node without pods.
+    /// A node without pods, whose workloads may ask `resolvers` for names.
     pub fn new(
         kernel: SharedKernel,
         workers: Vec<WorkerHandle>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
+        resolvers: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
         let slots = lock(&kernel).endpoint_slots();
         Ok(Self {
@@ -78,7 +80,7 @@ impl Node {
             workers,
             snapshot,
             telemetry,
-            compiler: Compiler::new(slots),
+            compiler: Compiler::new(slots, resolvers),
             pods: BTreeMap::new(),
             canaries: Canaries::start()?,
             started: false,
