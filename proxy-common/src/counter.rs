@@ -45,11 +45,14 @@ pub enum Counter {
     UdpNoEndpoint,
     /// Talks of UDP sockets that were forgotten for newer ones of the same socket.
     UdpForgotten,
+    /// Connected UDP sockets that found the table of them full: they are not woken
+    /// when their endpoint dies.
+    UdpUnwatched,
 }
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Direct,
         Self::Proxied,
         Self::Denied,
@@ -70,6 +73,7 @@ impl Counter {
         Self::UdpDenied,
         Self::UdpNoEndpoint,
         Self::UdpForgotten,
+        Self::UdpUnwatched,
     ];
 
     /// The label value of this counter in the metrics.
@@ -95,6 +99,7 @@ impl Counter {
             Self::UdpDenied => "udp_denied",
             Self::UdpNoEndpoint => "udp_no_endpoint",
             Self::UdpForgotten => "udp_forgotten",
+            Self::UdpUnwatched => "udp_unwatched",
         }
     }
 }

@@ -86,6 +86,8 @@ reasons! {
     Resolver = "resolver",
     /// UDP to where only a rule on a host name leads: names are checked over TCP alone.
     NameOverUdp = "egress-name-over-udp",
+    /// UDP to somebody outside who wrote first: never of `decide`, which knows no past.
+    Answer = "answer",
 }
 
 /// A verdict with its grounds.

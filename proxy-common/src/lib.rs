@@ -37,7 +37,7 @@ pub use table::{
     LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
     Workload,
 };
-pub use talk::{TALKS_MAX, Talk, Talks, Told};
+pub use talk::{Heard, HeardKey, Peer, TALKS_MAX, Talk, Talks, Told};
 pub use transport::Transport;
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map

@@ -312,8 +312,8 @@ mod pod {
         PortEntry, PortKey, Workload, WorkloadId,
     };
     use crate::{
-        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Note, Route, RouteKey, ServiceEntry,
-        ServiceKey, Talks, Told,
+        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, Peer, Route,
+        RouteKey, ServiceEntry, ServiceKey, Talks, Told,
     };
     pod!(
         NetnsCookie,
@@ -338,6 +338,9 @@ mod pod {
         Route,
         EndpointSlot,
         Beat,
+        Heard,
+        HeardKey,
+        Peer,
         Talks,
         Told,
     );

@@ -4,9 +4,10 @@
 //! Owns which of several talks is meant. Must stay pure, and must only ever be
 //! changed under the socket's lock, which the kernel holds around these hooks.
 
+use crate::addr::Port;
 use crate::balance::{Block, Target, lists};
 use crate::decide::{Reason, Tables};
-use crate::id::BlockGeneration;
+use crate::id::{BlockGeneration, NetnsCookie};
 
 /// Talks that one socket has at a time. With one more, that which was silent
 /// longest is forgotten.
@@ -123,6 +124,89 @@ const fn same(one: &Target, other: &Target) -> bool {
     one.port.0 == other.port.0 && a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
 }
 
+/// A UDP socket whose peer is an endpoint; value of `PEERS`, by the socket's cookie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where the socket lives.
+    pub netns: NetnsCookie,
+    /// What was dialled.
+    pub dialled: Target,
+    /// Who answers.
+    pub endpoint: Target,
+}
+
+/// Key of `HEARD`: a port of a pod, and somebody outside the mesh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+pub struct HeardKey {
+    /// Where the port is.
+    pub netns: NetnsCookie,
+    /// Who is outside.
+    pub outside: Target,
+    /// The pod's port.
+    pub local: Port,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// Who began to talk, the pod or the outside; value of `HEARD`. Connections into
+/// a pod are not weir's business, and of UDP the answers look like any other
+/// datagram: this tells them apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    at: u64,
+    from_outside: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// How long somebody outside is answered after its last datagram.
+const ANSWER_NANOS: u64 = 60 * 1_000_000_000;
+/// How often a lasting exchange is noted again.
+const NOTE_NANOS: u64 = 1_000_000_000;
+
+impl Heard {
+    /// The pod sends, by its own right: what to note, if anything.
+    #[inline(always)]
+    pub const fn sent(known: Self, now: u64) -> (bool, Self) {
+        let age = now.wrapping_sub(known.at);
+        // Who answers, answers: the beginning was the other's.
+        let keeps = known.at != 0 && (known.from_outside == 0 || age < ANSWER_NANOS);
+        let from_outside = if keeps { known.from_outside } else { 0 };
+        (
+            known.at == 0 || age >= NOTE_NANOS,
+            Self::new(now, from_outside),
+        )
+    }
+
+    /// A datagram from outside arrives: what to note, if anything.
+    #[inline(always)]
+    pub const fn received(known: Self, now: u64) -> (bool, Self) {
+        let age = now.wrapping_sub(known.at);
+        if known.at != 0 && known.from_outside == 0 && age < ANSWER_NANOS {
+            return (false, known);
+        }
+        let is_news = known.at == 0 || known.from_outside == 0 || age >= NOTE_NANOS;
+        (is_news, Self::new(now, 1))
+    }
+
+    /// Whether what the pod sends at `now` answers somebody outside.
+    #[inline(always)]
+    pub const fn is_answer(&self, now: u64) -> bool {
+        self.from_outside != 0 && now.wrapping_sub(self.at) < ANSWER_NANOS
+    }
+
+    const fn new(at: u64, from_outside: u32) -> Self {
+        Self {
+            at,
+            from_outside,
+            pad: 0,
+        }
+    }
+}
+
 /// What was last told of a socket; value of `TOLD`. An unconnected socket is
 /// decided on at every datagram: without this its log would be as long as its
 /// traffic.
@@ -156,4 +240,7 @@ const _: () = {
     assert!(size_of::<Talk>() == 56);
     assert!(size_of::<Talks>() == 56 * TALKS_MAX + 8);
     assert!(size_of::<Told>() == 32);
+    assert!(size_of::<Peer>() == 48);
+    assert!(size_of::<HeardKey>() == 32);
+    assert!(size_of::<Heard>() == 16);
 };

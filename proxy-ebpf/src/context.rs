@@ -47,6 +47,14 @@ pub fn is_connected(ctx: &SockAddrContext) -> bool {
     unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).state == CONNECTED }
 }
 
+/// The socket's own port; 0 as long as it has none.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a port")]
+pub fn local_port(ctx: &SockAddrContext) -> Port {
+    // SAFETY: as above.
+    Port(unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).src_port } as u16)
+}
+
 /// The cookie of the socket's network namespace.
 #[inline(always)]
 pub fn netns(ctx: &SockAddrContext) -> NetnsCookie {

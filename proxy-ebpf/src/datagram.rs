@@ -12,12 +12,13 @@
 //! to be alive. Must never send a datagram to an endpoint that the service does
 //! not list, nor give one endpoint's share to another.
 
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
     BlockGeneration, Counter, Decision, Destination, Ending, Event, NetnsCookie, Note, Outcome,
-    Reason, Target, Transport, Verdict, Workload, choose, decide,
+    Peer, Reason, Target, Transport, Verdict, Workload, choose, decide,
 };
 
 use crate::context::{
@@ -26,7 +27,7 @@ use crate::context::{
 };
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
-use crate::{ending, event};
+use crate::{ending, event, outside};
 
 /// Which call it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,23 +75,29 @@ pub fn decided(
         decision.verdict as u8,
         decision.reason as u8
     );
+    if call == Call::Connect {
+        forget_peer(ctx);
+    }
     match decision.verdict {
-        Verdict::Balance => balance(ctx, family, call, netns, workload, dst, &decision),
-        Verdict::Direct => {
-            count(Counter::UdpDirect);
-            if decision.reason == Reason::EgressAudited {
-                tell(ctx, netns, workload, dst, &decision);
-            }
+        Verdict::Balance => return balance(ctx, family, call, netns, workload, dst, &decision),
+        Verdict::Direct if decision.reason != Reason::EgressAudited => {
+            outside::sent(ctx, netns, workload, dst, &decision);
             straight(ctx, dst, &decision);
-            ALLOW
+        }
+        _ if outside::is_answer(ctx, netns, dst, &decision) => {}
+        Verdict::Direct => {
+            outside::sent(ctx, netns, workload, dst, &decision);
+            tell(ctx, netns, workload, dst, &decision);
         }
         // No decision on UDP says Proxy; one that did would have nowhere to go.
         Verdict::Deny | Verdict::Proxy => {
             count(Counter::UdpDenied);
             tell(ctx, netns, workload, dst, &decision);
-            REFUSE
+            return REFUSE;
         }
     }
+    count(Counter::UdpDirect);
+    ALLOW
 }
 
 /// Rewrites the destination to the endpoint that the socket talks with under
@@ -126,8 +133,11 @@ fn balance(
     let Some(endpoint) = target.destination() else {
         return nobody(ctx, netns, workload, dst, decision);
     };
-    if call == Call::Connect && !note(ctx, workload, dst, decision, endpoint) {
-        return refuse(Counter::TableFull);
+    if call == Call::Connect {
+        if !note(ctx, workload, dst, decision, endpoint) {
+            return refuse(Counter::TableFull);
+        }
+        watch(ctx, netns, dialled, target);
     }
     if talks.note(dialled, target, decision.block.generation) {
         count(Counter::UdpForgotten);
@@ -137,8 +147,32 @@ fn balance(
     ALLOW
 }
 
-/// The socket's peer is to be an endpoint: `getpeername` answers from the note,
-/// and the daemon finds by it who is to be woken when the endpoint dies.
+/// The daemon finds by this who is to be woken when the endpoint dies.
+#[inline(always)]
+fn watch(ctx: &SockAddrContext, netns: NetnsCookie, dialled: Target, endpoint: Target) {
+    let peer = Peer {
+        netns,
+        dialled,
+        endpoint,
+    };
+    if maps::PEERS.insert(cookie(ctx), peer, 0).is_err() {
+        count(Counter::UdpUnwatched);
+    }
+}
+
+/// A socket that connects again has another peer, or none.
+#[inline(always)]
+fn forget_peer(ctx: &SockAddrContext) {
+    let _absent = maps::PEERS.remove(cookie(ctx));
+}
+
+#[inline(always)]
+fn cookie(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: any context is a valid argument of this helper.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The socket's peer is to be an endpoint: `getpeername` answers from the note.
 #[inline(always)]
 fn note(
     ctx: &SockAddrContext,
@@ -225,12 +259,19 @@ fn is_endpoint_of_note(ctx: &SockAddrContext, dst: Destination) -> bool {
 /// Shows the application whom it hears from under the address that it sent to.
 #[inline(always)]
 pub fn receive(ctx: &SockAddrContext, family: Family) -> i32 {
+    let netns = netns(ctx);
+    let Some(workload) = workload(netns) else {
+        return ALLOW;
+    };
+    let from = destination(ctx, family);
     // SAFETY: `ctx` holds a valid socket; the value lives as long as it does.
     if let Some(talks) = unsafe { maps::TALKS.get_ptr_mut(ctx).as_ref() } {
-        let dialled = talks.seen_as(&Target::new(destination(ctx, family)));
+        let dialled = talks.seen_as(&Target::new(from));
         if let Some(dialled) = dialled.destination() {
             rewrite(ctx, family, dialled);
+            return ALLOW;
         }
     }
+    outside::received(ctx, netns, workload, from);
     ALLOW
 }

@@ -25,11 +25,13 @@ mod event;
 mod fence;
 mod flow;
 mod maps;
+mod outside;
 mod peername;
+mod release;
 mod tables;
 
-use aya_ebpf::macros::{cgroup_sock_addr, sock_ops};
-use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
+use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 
 use crate::context::Family;
 
@@ -91,6 +93,12 @@ fn weir_recvmsg4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(recvmsg6)]
 fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
     datagram::receive(&ctx, Family::V6)
+}
+
+/// Forgets a UDP socket that is closed.
+#[cgroup_sock(sock_release)]
+fn weir_release(ctx: SockContext) -> i32 {
+    release::run(&ctx)
 }
 
 /// Attached to each enrolled cgroup: denies connects from unknown namespaces.

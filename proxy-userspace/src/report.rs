@@ -24,7 +24,11 @@ const UNKNOWN: &str = "unknown";
 pub fn denial(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
     let source = source_of(snapshot, event.netns, event.workload);
     let rule = snapshot.egress.get(&event.rule);
-    let destination = event.destination().to_string();
+    let destination = match event.transport() {
+        Transport::Tcp => event.destination().to_string(),
+        // As `weir explain` takes it.
+        Transport::Udp => format!("{}/udp", event.destination()),
+    };
     let record = DenialRecord {
         source: source.map_or(UNKNOWN, |source| &source.label),
         workload: source.map_or(UNKNOWN, |source| &source.text),
@@ -92,10 +96,12 @@ fn source_of(snapshot: &Snapshot, netns: NetnsCookie, number: WorkloadId) -> Opt
 fn service_of<'a>(snapshot: &'a Snapshot, ending: &Ending) -> Option<&'a ServiceView> {
     let by_address = || {
         let network = snapshot.tables.workloads.get(&ending.netns)?.network;
-        let key = ServiceKey::new(network, ending.dialled(), Transport::Tcp);
-        snapshot
-            .services
-            .get(&snapshot.tables.services.get(&key)?.service)
+        let both = [Transport::Tcp, Transport::Udp];
+        let entry = both.into_iter().find_map(|transport| {
+            let key = ServiceKey::new(network, ending.dialled(), transport);
+            snapshot.tables.services.get(&key)
+        })?;
+        snapshot.services.get(&entry.service)
     };
     let by_number = snapshot.services.get(&ending.service);
     by_number.or_else(by_address).map(AsRef::as_ref)

@@ -49,6 +49,8 @@ pub enum AttachType {
     Getpeername4 = 29,
     /// `BPF_CGROUP_INET6_GETPEERNAME`, Linux 5.8.
     Getpeername6 = 30,
+    /// `BPF_CGROUP_INET_SOCK_RELEASE`, Linux 5.9.
+    SockRelease = 34,
 }
 
 /// A cgroup link: the attachment of one program to one cgroup.

@@ -14,7 +14,7 @@ use proxy_common::{Addr, Destination, ServiceAction, ServiceEntry, ServiceKey, W
 use super::{Compiler, edits};
 use crate::balance::NoRoom;
 use crate::config::Objects;
-use crate::config::object::{ObjectName, Service, ServicePort};
+use crate::config::object::{AppProtocol, ObjectName, Service, ServicePort};
 use crate::snapshot::{BySource, ServiceView, Snapshot, Source, balanced, service};
 use crate::tables::TableSet;
 
@@ -125,6 +125,8 @@ impl Compiler {
         let mut left = HashSet::new();
         for name in &affected {
             if let Some(service) = before.services.get(name) {
+                let mut ports = service.ports.iter();
+                snapshot.touches_udp |= ports.any(|port| port.protocol == AppProtocol::Udp);
                 left.extend(self.endpoints(service, former));
             }
         }
