@@ -46,9 +46,8 @@ fn by_tables(
             let entry = tables.services.get(&key)?;
             return Some(match entry.action() {
                 ServiceAction::Proxy if !is_udp => Verdict::Proxy,
-                // Nothing proxies datagrams: balanced over nobody.
-                ServiceAction::Proxy => Verdict::Balance,
-                ServiceAction::Balance | ServiceAction::BalanceBySource => Verdict::Balance,
+                // Nothing proxies datagrams: such an entry balances over nobody.
+                _ => Verdict::Balance,
             });
         }
         None => {}

@@ -114,7 +114,7 @@ fn denied_by_default_and_told_why() {
     });
     let count = weir
         .metrics()
-        .count("weir_kernel_connects_total", &[("outcome", "udp_denied")]);
+        .count("weir_kernel_udp_total", &[("outcome", "denied")]);
     assert_eq!(count, 3 * 3 + 200);
 }
 
@@ -231,4 +231,39 @@ fn a_namespace_made_inside_a_pod_is_denied() {
         assert!(fault.is(Errno::EPERM), "{fault}");
     }
     weir.await_log(&["denial", "unknown-netns"]);
+}
+
+/// What comes into a pod is no business of weir's, and neither is the answer;
+/// but what the pod began is none, however long the other side goes on.
+#[test]
+fn who_writes_first_is_answered() {
+    let node = Node::new().unwrap();
+    let (weir, client, [near, far]) = mesh(&node);
+    let name = "pod".to_owned();
+    let at = client.at(5300);
+    client
+        .agent()
+        .serve(at, Service::Datagrams { name })
+        .unwrap();
+    let caller = near.agent().udp4().unwrap();
+    for _ in 0..3 {
+        assert!(ask(&caller, at).unwrap().starts_with("pod "));
+    }
+    // Only whom it heard from, and only from the port that was written to.
+    let other = client.agent().udp4().unwrap();
+    let caller = SocketAddr::new(near.ip(), caller.local_addr().unwrap().port());
+    for to in [caller, far.at(7000)] {
+        let fault = other.send_to(to, "x").unwrap_err();
+        assert!(fault.is(Errno::EPERM), "{to}: {fault}");
+    }
+    weir.apply(&egress_rule("near", near.ip(), &[(7000, "udp")], ""));
+    let sock = client.agent().udp4().unwrap();
+    sock.send_to(near.at(7000), "one").unwrap();
+    sock.send_to(near.at(7000), "two").unwrap();
+    weir.ok(&["delete", "egressrule", "near"]);
+    for _ in 0..2 {
+        assert_eq!(sock.recv_from().unwrap().1, near.at(7000));
+    }
+    let fault = sock.send_to(near.at(7000), "x").unwrap_err();
+    assert!(fault.is(Errno::EPERM), "{fault}");
 }

@@ -247,10 +247,11 @@ pub enum EgressProtocol {
 
 impl EgressProtocol {
     /// What it is carried by.
-    pub const fn transport(self) -> Transport {
-        match self {
-            Self::Http | Self::Tcp => Transport::Tcp,
-            Self::Udp => Transport::Udp,
+    pub fn transport(self) -> Transport {
+        if self == Self::Udp {
+            Transport::Udp
+        } else {
+            Transport::Tcp
         }
     }
 }
