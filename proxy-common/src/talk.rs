@@ -244,3 +244,6 @@ const _: () = {
     assert!(size_of::<HeardKey>() == 32);
     assert!(size_of::<Heard>() == 16);
 };
+
+#[cfg(test)]
+mod tests;

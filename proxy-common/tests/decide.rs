@@ -276,3 +276,57 @@ fn unknown_bytes_in_a_table_close() {
         spoke(Verdict::Deny, Reason::EgressDenied)
     );
 }
+
+/// What differs for UDP: its own ports, nothing proxied, names that cannot be checked.
+#[test]
+fn datagrams_have_ports_of_their_own() {
+    let mut tables = mesh();
+    let udp = |tables: &Plain, default, addr, port| {
+        let port = Port(port);
+        let dst = Destination { addr, port };
+        decide(tables, &workload(default), HERE, Transport::Udp, dst)
+    };
+    let deny = EgressDefault::Deny;
+    let own = udp(&tables, deny, addr(1), LISTENER.0);
+    assert_eq!(own, spoke(Verdict::Direct, Reason::OwnAddress));
+    let unknown = spoke(Verdict::Deny, Reason::UnknownServicePort);
+    assert_eq!(udp(&tables, deny, addr(2), 80), unknown);
+    let at = |addr, port| {
+        let dst = Destination {
+            addr,
+            port: Port(port),
+        };
+        ServiceKey::new(NETWORK, dst, Transport::Udp)
+    };
+    let proxied = ServiceEntry::proxied(ServiceId(7));
+    tables.services.insert(at(addr(2), 80), proxied);
+    let decision = udp(&tables, deny, addr(2), 80);
+    assert_eq!(decision.verdict, Verdict::Balance, "over nobody");
+    assert_eq!(decision.block, Block::EMPTY);
+    // What TCP rules open is closed to UDP; a rule on a name says why.
+    for (port, reason, rule) in [
+        (1, Reason::EgressDenied, RuleId::NONE),
+        (2, Reason::EgressDenied, RuleId::NONE),
+        (3, Reason::NameOverUdp, RuleId(3)),
+    ] {
+        let decision = udp(&tables, deny, addr(4), port);
+        assert_eq!(
+            (decision.verdict, decision.reason, decision.rule),
+            (Verdict::Deny, reason, rule)
+        );
+        let decision = udp(&tables, EgressDefault::Audit, addr(4), port);
+        assert_eq!(decision.reason, Reason::EgressAudited, "{port}");
+    }
+    for (port, action, reason) in [
+        (3, EgressAction::Direct, Reason::EgressRule),
+        (53, EgressAction::Resolver, Reason::Resolver),
+    ] {
+        let key = PortKey::new(PortTableId(5), Port(port), Transport::Udp);
+        tables.ports.insert(key, PortEntry::new(action, RuleId(9)));
+        let decision = udp(&tables, deny, addr(4), port);
+        assert_eq!(
+            (decision.verdict, decision.reason),
+            (Verdict::Direct, reason)
+        );
+    }
+}

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_common::{EgressDefault, OnProxyDown, Port, Transport};
+use proxy_common::{EgressDefault, OnProxyDown, Port};
 
 use super::Kind;
 use super::encode;
@@ -64,21 +64,6 @@ pub enum AppProtocol {
     Udp,
 }
 
-impl AppProtocol {
-    /// What it is carried by.
-    pub const fn transport(self) -> Transport {
-        match self {
-            Self::Detect | Self::Http | Self::Tcp => Transport::Tcp,
-            Self::Udp => Transport::Udp,
-        }
-    }
-
-    /// Whether an endpoint is picked for it inside the kernel.
-    pub const fn is_balanced(self) -> bool {
-        matches!(self, Self::Tcp | Self::Udp)
-    }
-}
-
 /// `spec.ports[].targetPort` of a Service: a number. Named ports are refused
 /// on apply, because a Workload declares no port names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,13 +76,6 @@ pub struct ServicePort {
     pub target_port: Port,
     /// From `protocol`, and for TCP from `appProtocol` or the prefix of `name`.
     pub protocol: AppProtocol,
-}
-
-impl ServicePort {
-    /// What tells it from the other ports of a virtual address.
-    pub const fn key(&self) -> (Port, Transport) {
-        (self.port, self.protocol.transport())
-    }
 }
 
 /// A Service: virtual addresses and ports, and a selector for its endpoints.
@@ -243,17 +221,6 @@ pub enum EgressProtocol {
     Tcp,
     /// Datagrams, straight from the pod.
     Udp,
-}
-
-impl EgressProtocol {
-    /// What it is carried by.
-    pub fn transport(self) -> Transport {
-        if self == Self::Udp {
-            Transport::Udp
-        } else {
-            Transport::Tcp
-        }
-    }
 }
 
 /// `spec.source` of an `EgressRule`.

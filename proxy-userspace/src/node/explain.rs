@@ -209,10 +209,10 @@ fn routed(
         None => shares(&view.all, 100, dialled),
         Some(rule) => by_weight(rule, dialled),
     };
-    let refused = if view.protocol.is_balanced() {
-        "the call fails with ECONNREFUSED"
-    } else {
-        "HTTP gets 503, bytes a reset"
+    let refused = match view.protocol {
+        AppProtocol::Tcp => "the connect is refused",
+        AppProtocol::Udp => "the call is refused",
+        AppProtocol::Detect | AppProtocol::Http => "HTTP gets 503, bytes a reset",
     };
     let unserved = rule.map_or(0, |rule| unserved(rule, dialled));
     if explanation.endpoints.is_empty() {
