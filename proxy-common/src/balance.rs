@@ -15,6 +15,7 @@ use crate::decide::Tables;
 use crate::id::{BlockGeneration, RuleId, ServiceId, WorkloadId};
 use crate::service::ServiceKey;
 use crate::table::Workload;
+use crate::transport::Transport;
 
 /// Key of `ROUTES`: a service port whose route rules tell sources apart, and one source.
 #[repr(C)]
@@ -102,6 +103,18 @@ impl Target {
         }
     }
 
+    /// Orders targets as their derived order does, in words that the verifier
+    /// likes to compare.
+    #[inline(always)]
+    const fn rank(&self) -> (u64, u64, u16) {
+        let [a, b, c, d] = self.addr.words();
+        (
+            (a as u64) << 32 | b as u64,
+            (c as u64) << 32 | d as u64,
+            self.port.0,
+        )
+    }
+
     /// Where to dial; `None` for [`Self::NOBODY`].
     #[inline(always)]
     pub const fn destination(&self) -> Option<Destination> {
@@ -161,6 +174,7 @@ impl Draw {
 pub fn choose<T: Tables>(
     tables: &T,
     workload: &Workload,
+    transport: Transport,
     dst: Destination,
     block: Block,
     random: u32,
@@ -169,12 +183,7 @@ pub fn choose<T: Tables>(
     if !drawn.stale {
         return drawn;
     }
-    let key = ServiceKey {
-        network: workload.network,
-        addr: dst.addr,
-        port: dst.port,
-        pad: 0,
-    };
+    let key = ServiceKey::new(workload.network, dst, transport);
     let again = tables
         .service(&key)
         .and_then(|entry| entry.route_for(tables, workload.id, &dst.addr));
@@ -207,6 +216,39 @@ pub fn draw<T: Tables>(tables: &T, block: Block, random: u32) -> Draw {
     } else {
         slot.second
     })
+}
+
+/// Halvings that find any slot of an array as large as the daemon ever makes one.
+const HALVINGS: u32 = 25;
+
+/// Whether `endpoint` is one of a block's own: the slots of a block are ordered
+/// by `first`, and every endpoint is that of one of them. A block that is gone
+/// lists nobody.
+#[inline(always)]
+pub fn lists<T: Tables>(tables: &T, block: Block, endpoint: &Target) -> bool {
+    let wanted = endpoint.rank();
+    let (mut low, mut high) = (0, block.len);
+    let mut left = HALVINGS;
+    while left > 0 && low < high {
+        left -= 1;
+        let middle = low.wrapping_add(high.wrapping_sub(low) / 2);
+        let Some(slot) = tables.endpoint(block.offset.wrapping_add(middle)) else {
+            return false;
+        };
+        if slot.generation.0 != block.generation.0 {
+            return false;
+        }
+        let found = slot.first.rank();
+        if found == wanted {
+            return true;
+        }
+        if found < wanted {
+            low = middle.wrapping_add(1);
+        } else {
+            high = middle;
+        }
+    }
+    false
 }
 
 /// A number below `bound`, and what of the word was not used up.

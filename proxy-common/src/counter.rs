@@ -35,11 +35,24 @@ pub enum Counter {
     /// Balanced connects and connections whose end found its ring buffer full:
     /// they are missing in the metrics of connections and in the log.
     EndingsLost,
+    /// UDP connects and addressed datagrams of enrolled workloads that were let through untouched.
+    UdpDirect,
+    /// The same, sent to an endpoint of a service port.
+    UdpBalanced,
+    /// The same, denied by policy (EPERM).
+    UdpDenied,
+    /// The same, refused because no endpoint was ready for them (ECONNREFUSED).
+    UdpNoEndpoint,
+    /// Talks of UDP sockets that were forgotten for newer ones of the same socket.
+    UdpForgotten,
+    /// Connected UDP sockets that found the table of them full: they are not woken
+    /// when their endpoint dies.
+    UdpUnwatched,
 }
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::Direct,
         Self::Proxied,
         Self::Denied,
@@ -55,6 +68,12 @@ impl Counter {
         Self::NoEndpoint,
         Self::ServiceChanged,
         Self::EndingsLost,
+        Self::UdpDirect,
+        Self::UdpBalanced,
+        Self::UdpDenied,
+        Self::UdpNoEndpoint,
+        Self::UdpForgotten,
+        Self::UdpUnwatched,
     ];
 
     /// The label value of this counter in the metrics.
@@ -75,6 +94,12 @@ impl Counter {
             Self::NoEndpoint => "no_endpoint",
             Self::ServiceChanged => "service_changed",
             Self::EndingsLost => "endings_lost",
+            Self::UdpDirect => "udp_direct",
+            Self::UdpBalanced => "udp_balanced",
+            Self::UdpDenied => "udp_denied",
+            Self::UdpNoEndpoint => "udp_no_endpoint",
+            Self::UdpForgotten => "udp_forgotten",
+            Self::UdpUnwatched => "udp_unwatched",
         }
     }
 }

@@ -4,26 +4,27 @@
 //! Must stay pure and free of loops that the verifier cannot bound. The order
 //! of its steps is the product's contract; `docs/policy.md` says it in prose.
 
-use crate::addr::{Addr, Destination};
+use crate::addr::{Addr, Destination, Port};
 use crate::balance::{Block, EndpointSlot, Route, RouteKey};
-use crate::id::{NetnsCookie, RuleId, ServiceId};
+use crate::id::{NetnsCookie, PortTableId, RuleId, ServiceId};
 use crate::service::{ServiceEntry, ServiceKey};
 use crate::table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
     LocalKey, PortEntry, PortKey, Workload,
 };
+use crate::transport::Transport;
 
-/// What happens to a connect.
+/// What happens to a connect, or to a datagram that names its destination.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// `connect()` fails with EPERM.
+    /// The call fails with EPERM.
     Deny,
-    /// `connect()` goes on untouched.
+    /// The call goes on untouched.
     Direct,
-    /// `connect()` goes to the proxy's listener in the pod.
+    /// `connect()` goes to the proxy's listener in the pod; never of UDP.
     Proxy,
-    /// `connect()` goes to an endpoint that the kernel picks, or fails with
+    /// The call goes to an endpoint that the kernel picks, or fails with
     /// ECONNREFUSED if there is none.
     Balance,
 }
@@ -81,6 +82,12 @@ reasons! {
     BoundDevice = "bound-device",
     /// The workload has no address of the dialled family, and so no listener for it.
     NoListener = "no-listener",
+    /// One of the resolvers that the daemon is set to, on its port.
+    Resolver = "resolver",
+    /// UDP to where only a rule on a host name leads: names are checked over TCP alone.
+    NameOverUdp = "egress-name-over-udp",
+    /// UDP to somebody outside who wrote first: never of `decide`, which knows no past.
+    Answer = "answer",
 }
 
 /// A verdict with its grounds.
@@ -132,15 +139,16 @@ pub trait Tables {
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry>;
 }
 
-/// Decides on a TCP connect of `workload`, whose socket lives in `netns`, to `dst`.
+/// Decides on a connect or datagram of `workload`, whose socket lives in `netns`, to `dst`.
 #[inline(always)]
 pub fn decide<T: Tables>(
     tables: &T,
     workload: &Workload,
     netns: NetnsCookie,
+    transport: Transport,
     dst: Destination,
 ) -> Decision {
-    let decision = by_tables(tables, workload, netns, dst);
+    let decision = by_tables(tables, workload, netns, transport, dst);
     // Without any listener the proxy is down, which is another matter.
     let cut_off = decision.verdict == Verdict::Proxy
         && workload.listeners_len != 0
@@ -158,34 +166,28 @@ fn by_tables<T: Tables>(
     tables: &T,
     workload: &Workload,
     netns: NetnsCookie,
+    transport: Transport,
     dst: Destination,
 ) -> Decision {
     let addr = dst.addr;
     if addr.is_loopback() || addr.is_unspecified() {
-        return local(workload, dst, Reason::Loopback);
+        return local(workload, transport, dst, Reason::Loopback);
     }
     if tables.is_local(&LocalKey { netns, addr }) {
-        return local(workload, dst, Reason::OwnAddress);
+        return local(workload, transport, dst, Reason::OwnAddress);
     }
     let network = workload.network;
     match tables.address(&AddressKey { network, addr }) {
         Some(entry) => match entry.kind() {
             AddressKind::Service => {
-                let port = dst.port;
-                let key = ServiceKey {
-                    network,
-                    addr,
-                    port,
-                    pad: 0,
-                };
-                match tables.service(&key) {
-                    Some(entry) => service(tables, workload, &addr, &entry),
+                match tables.service(&ServiceKey::new(network, dst, transport)) {
+                    Some(entry) => service(tables, workload, transport, &addr, &entry),
                     None => Decision::plain(Verdict::Deny, Reason::UnknownServicePort),
                 }
             }
             AddressKind::Workload => Decision::plain(Verdict::Direct, Reason::Workload),
         },
-        None => external(tables, workload, dst),
+        None => external(tables, workload, transport, dst),
     }
 }
 
@@ -194,11 +196,14 @@ fn by_tables<T: Tables>(
 fn service<T: Tables>(
     tables: &T,
     workload: &Workload,
+    transport: Transport,
     dialled: &Addr,
     entry: &ServiceEntry,
 ) -> Decision {
     let (verdict, route) = match entry.route_for(tables, workload.id, dialled) {
         Some(route) => (Verdict::Balance, route),
+        // The proxy takes no datagrams: an entry that says so leads nowhere.
+        None if matches!(transport, Transport::Udp) => (Verdict::Balance, Route::EMPTY),
         None => (Verdict::Proxy, Route::EMPTY),
     };
     Decision {
@@ -212,8 +217,8 @@ fn service<T: Tables>(
 /// Inside the pod: never our business, but for weir's own port. `0.0.0.0` and
 /// loopback count too: from a socket bound to the pod's address they reach it.
 #[inline(always)]
-fn local(workload: &Workload, dst: Destination, reason: Reason) -> Decision {
-    if workload.is_listener_port(dst.port) {
+fn local(workload: &Workload, transport: Transport, dst: Destination, reason: Reason) -> Decision {
+    if matches!(transport, Transport::Tcp) && workload.is_listener_port(dst.port) {
         Decision::plain(Verdict::Deny, Reason::Listener)
     } else {
         Decision::plain(Verdict::Direct, reason)
@@ -222,7 +227,12 @@ fn local(workload: &Workload, dst: Destination, reason: Reason) -> Decision {
 
 /// Outside the mesh: the egress rules, then the default.
 #[inline(always)]
-fn external<T: Tables>(tables: &T, workload: &Workload, dst: Destination) -> Decision {
+fn external<T: Tables>(
+    tables: &T,
+    workload: &Workload,
+    transport: Transport,
+    dst: Destination,
+) -> Decision {
     let key = EgressKey {
         policy_set: workload.policy_set,
         addr: dst.addr,
@@ -235,16 +245,20 @@ fn external<T: Tables>(tables: &T, workload: &Workload, dst: Destination) -> Dec
     let Some(prefix) = tables.egress(&key) else {
         return by_default;
     };
-    let key = PortKey {
-        port_table: prefix.port_table,
-        port: dst.port,
-        pad: 0,
-    };
-    let Some(entry) = tables.egress_port(&key) else {
-        return by_default;
+    let table = prefix.port_table;
+    let Some(entry) = tables.egress_port(&PortKey::new(table, dst.port, transport)) else {
+        return match transport {
+            Transport::Tcp => by_default,
+            Transport::Udp => without_rule(tables, table, dst.port, by_default),
+        };
     };
     let (verdict, reason) = match entry.action() {
         EgressAction::Direct => (Verdict::Direct, Reason::EgressRule),
+        EgressAction::Resolver => (Verdict::Direct, Reason::Resolver),
+        // Both need bytes to look at, and are never written for UDP.
+        EgressAction::Http | EgressAction::HttpByName if matches!(transport, Transport::Udp) => {
+            return by_default;
+        }
         EgressAction::Http => (Verdict::Proxy, Reason::EgressRule),
         // A name can open only what would be denied: nothing else needs the proxy.
         EgressAction::HttpByName => match workload.egress_default() {
@@ -260,5 +274,27 @@ fn external<T: Tables>(tables: &T, workload: &Workload, dst: Destination) -> Dec
     Decision {
         rule: entry.rule,
         ..Decision::plain(verdict, reason)
+    }
+}
+
+/// UDP that no rule opens. Where a rule on a host name opens the port for TCP,
+/// HTTP/3 would go around the check of the name: the denial says so, and the
+/// client falls back to TCP.
+#[inline(always)]
+fn without_rule<T: Tables>(
+    tables: &T,
+    table: PortTableId,
+    port: Port,
+    by_default: Decision,
+) -> Decision {
+    if !matches!(by_default.verdict, Verdict::Deny) {
+        return by_default;
+    }
+    match tables.egress_port(&PortKey::new(table, port, Transport::Tcp)) {
+        Some(entry) if matches!(entry.action(), EgressAction::HttpByName) => Decision {
+            rule: entry.rule,
+            ..Decision::plain(Verdict::Deny, Reason::NameOverUdp)
+        },
+        _ => by_default,
     }
 }

@@ -126,6 +126,18 @@ impl Note {
         self.endpoint_port.0 != 0
     }
 
+    /// Whether `at` is the endpoint that was chosen.
+    #[inline(always)]
+    pub const fn is_endpoint(&self, at: Destination) -> bool {
+        let (own, other) = (self.endpoint.words(), at.addr.words());
+        self.is_balanced()
+            && self.endpoint_port.0 == at.port.0
+            && own[3] == other[3]
+            && own[2] == other[2]
+            && own[1] == other[1]
+            && own[0] == other[0]
+    }
+
     /// Notes what a change of state, other than to CLOSE, says about FINs.
     #[inline(always)]
     pub const fn passes(&mut self, new: TcpState, received: u64) {

@@ -3,6 +3,7 @@
 use crate::addr::{Addr, Destination, Port};
 use crate::decide::{Decision, Reason, Verdict};
 use crate::id::{NetnsCookie, RuleId, ServiceId, WorkloadId};
+use crate::transport::Transport;
 
 /// One captured connection: what was dialled, by whom, and why it is here.
 ///
@@ -73,9 +74,9 @@ pub struct FlowKey {
 /// What an [`Event`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// A connect was denied.
+    /// A connect or a datagram was denied.
     Denied,
-    /// A connect went through that `egress: deny` would have denied.
+    /// One went through that `egress: deny` would have denied.
     Audited,
 }
 
@@ -97,11 +98,39 @@ pub struct Event {
     pub workload: WorkloadId,
     /// The rule that spoke, or none.
     pub rule: RuleId,
-    /// Always 0.
-    pub pad: u32,
+    transport: u32,
 }
 
 impl Event {
+    /// What is to be told of `decision`.
+    #[inline(always)]
+    pub const fn new(
+        netns: NetnsCookie,
+        workload: WorkloadId,
+        transport: Transport,
+        dst: Destination,
+        decision: &Decision,
+    ) -> Self {
+        Self {
+            netns,
+            addr: dst.addr,
+            port: dst.port,
+            reason: decision.reason as u8,
+            verdict: decision.verdict as u8,
+            workload,
+            rule: decision.rule,
+            transport: transport.number() as u32,
+        }
+    }
+
+    /// What it was sent by.
+    pub const fn transport(&self) -> Transport {
+        match Transport::from_protocol(self.transport) {
+            Some(Transport::Udp) => Transport::Udp,
+            _ => Transport::Tcp,
+        }
+    }
+
     /// What happened.
     pub const fn kind(&self) -> EventKind {
         if self.verdict == Verdict::Deny as u8 {

@@ -17,9 +17,11 @@ mod flow;
 mod id;
 mod service;
 mod table;
+mod talk;
+mod transport;
 
 pub use addr::{Addr, Destination, Port};
-pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw};
+pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw, lists};
 pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
@@ -35,7 +37,9 @@ pub use table::{
     LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
     Workload,
 };
+pub use talk::{Heard, HeardKey, Peer, TALKS_MAX, Talk, Talks, Told};
+pub use transport::Transport;
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map
 /// and compared at takeover; raised with every change of a map's meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

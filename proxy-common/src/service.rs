@@ -3,10 +3,11 @@
 //! Owns which ports are balanced by the kernel and which are the proxy's. Must
 //! never let an unknown number mean more than the proxy would allow.
 
-use crate::addr::{Addr, Port};
+use crate::addr::{Addr, Destination, Port};
 use crate::balance::{Block, Route, RouteKey};
 use crate::decide::Tables;
 use crate::id::{NetworkId, ServiceId, WorkloadId};
+use crate::transport::Transport;
 
 /// Key of `SERVICES`: a virtual address and port.
 #[repr(C)]
@@ -18,8 +19,26 @@ pub struct ServiceKey {
     pub addr: Addr,
     /// The service port.
     pub port: Port,
-    /// Always 0.
-    pub pad: u16,
+    /// A [`Transport`], as its number.
+    transport: u16,
+}
+
+impl ServiceKey {
+    /// The key of what is dialled in `network`.
+    #[inline(always)]
+    pub const fn new(network: NetworkId, dialled: Destination, transport: Transport) -> Self {
+        Self {
+            network,
+            addr: dialled.addr,
+            port: dialled.port,
+            transport: transport.number(),
+        }
+    }
+
+    /// Whether the port is one of `transport`.
+    pub const fn is(&self, transport: Transport) -> bool {
+        self.transport == transport.number()
+    }
 }
 
 /// How the connections to a service port find their endpoint.

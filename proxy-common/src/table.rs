@@ -3,6 +3,7 @@
 
 use crate::addr::{Addr, Port};
 use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, WorkloadId};
+use crate::transport::Transport;
 
 /// Listeners a workload can have: one per local address, IPv4 and IPv6 in turn.
 pub const LISTENERS_MAX: usize = 8;
@@ -212,15 +213,35 @@ pub struct PortKey {
     pub port_table: PortTableId,
     /// The external port.
     pub port: Port,
-    /// Always 0.
-    pub pad: u16,
+    /// A [`Transport`], as its number.
+    transport: u16,
 }
 
-/// What an egress rule does with a connect to its port.
+impl PortKey {
+    /// The key of a port in one table.
+    #[inline(always)]
+    pub const fn new(port_table: PortTableId, port: Port, transport: Transport) -> Self {
+        Self {
+            port_table,
+            port,
+            transport: transport.number(),
+        }
+    }
+
+    /// Whether the port is one of `transport`.
+    pub const fn is(&self, transport: Transport) -> bool {
+        self.transport == transport.number()
+    }
+}
+
+/// What an egress rule does with a connect or a datagram to its port. In this
+/// order the wider wins; UDP knows the first two alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EgressAction {
-    /// Straight through (`tcp`, `tls`, `https` on an address).
+    /// Straight through (`tcp`, `tls`, `https`, `udp` on an address).
     Direct,
+    /// Straight through, to a resolver: no rule says so, the daemon's settings do.
+    Resolver,
     /// Through the proxy; allowed by address, must be HTTP (`http` on an address).
     Http,
     /// Through the proxy; allowed only if the request names a host whose
@@ -246,6 +267,7 @@ impl PortEntry {
                 EgressAction::Direct => 1,
                 EgressAction::Http => 2,
                 EgressAction::HttpByName => 3,
+                EgressAction::Resolver => 4,
             },
             rule,
         }
@@ -257,6 +279,7 @@ impl PortEntry {
         match self.action {
             1 => EgressAction::Direct,
             2 => EgressAction::Http,
+            4 => EgressAction::Resolver,
             _ => EgressAction::HttpByName,
         }
     }
@@ -289,8 +312,8 @@ mod pod {
         PortEntry, PortKey, Workload, WorkloadId,
     };
     use crate::{
-        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Note, Route, RouteKey, ServiceEntry,
-        ServiceKey,
+        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, Peer, Route,
+        RouteKey, ServiceEntry, ServiceKey, Talks, Told,
     };
     pod!(
         NetnsCookie,
@@ -315,6 +338,11 @@ mod pod {
         Route,
         EndpointSlot,
         Beat,
+        Heard,
+        HeardKey,
+        Peer,
+        Talks,
+        Told,
     );
 }
 

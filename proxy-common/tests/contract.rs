@@ -9,32 +9,45 @@ use proptest::collection::{hash_map, hash_set, vec};
 use proptest::prelude::*;
 use proxy_common::{
     Addr, Destination, EgressAction, EgressDefault, NetworkId, PolicySetId, Port, PortEntry,
-    PortTableId, Reason, Route, RuleId, ServiceAction, ServiceEntry, ServiceId, Verdict, Workload,
-    decide,
+    PortKey, PortTableId, Reason, Route, RuleId, ServiceAction, ServiceEntry, ServiceId,
+    ServiceKey, Transport, Verdict, Workload, decide,
 };
 use world::{HERE, LISTENER, Plain, addr, addr6, workload};
 
 /// The contract once more, told from its end: what lets a connect pass at all,
 /// where the workload's one listener is of IPv4.
-fn may_pass(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Verdict> {
-    by_tables(tables, workload, dst)
-        .filter(|verdict| *verdict == Verdict::Direct || dst.addr.is_v4())
+fn may_pass(
+    tables: &Plain,
+    workload: &Workload,
+    transport: Transport,
+    dst: Destination,
+) -> Option<Verdict> {
+    by_tables(tables, workload, transport, dst)
+        .filter(|verdict| *verdict != Verdict::Proxy || dst.addr.is_v4())
 }
 
-fn by_tables(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Verdict> {
+fn by_tables(
+    tables: &Plain,
+    workload: &Workload,
+    transport: Transport,
+    dst: Destination,
+) -> Option<Verdict> {
+    let is_udp = transport == Transport::Udp;
     let (addr, port) = (dst.addr, dst.port);
     let inside =
         addr.is_loopback() || addr.is_unspecified() || tables.local.contains(&(HERE, addr));
     if inside {
-        return (port != LISTENER).then_some(Verdict::Direct);
+        return (port != LISTENER || is_udp).then_some(Verdict::Direct);
     }
     match tables.addresses.get(&(workload.network, addr)) {
         Some(false) => return Some(Verdict::Direct),
         Some(true) => {
-            let entry = tables.services.get(&(workload.network, addr, port))?;
+            let key = ServiceKey::new(workload.network, dst, transport);
+            let entry = tables.services.get(&key)?;
             return Some(match entry.action() {
-                ServiceAction::Proxy => Verdict::Proxy,
-                ServiceAction::Balance | ServiceAction::BalanceBySource => Verdict::Balance,
+                ServiceAction::Proxy if !is_udp => Verdict::Proxy,
+                // Nothing proxies datagrams: such an entry balances over nobody.
+                _ => Verdict::Balance,
             });
         }
         None => {}
@@ -42,12 +55,12 @@ fn by_tables(tables: &Plain, workload: &Workload, dst: Destination) -> Option<Ve
     let entry = tables
         .egress
         .get(&(workload.policy_set, addr))
-        .and_then(|table| tables.ports.get(&(*table, port)));
+        .and_then(|table| tables.ports.get(&PortKey::new(*table, port, transport)));
     let lenient = workload.egress_default() != EgressDefault::Deny;
     match entry.map(PortEntry::action) {
-        Some(EgressAction::Direct) => Some(Verdict::Direct),
-        Some(EgressAction::Http) => Some(Verdict::Proxy),
-        Some(EgressAction::HttpByName) if !lenient => Some(Verdict::Proxy),
+        Some(EgressAction::Direct | EgressAction::Resolver) => Some(Verdict::Direct),
+        Some(EgressAction::Http) if !is_udp => Some(Verdict::Proxy),
+        Some(EgressAction::HttpByName) if !lenient && !is_udp => Some(Verdict::Proxy),
         _ => lenient.then_some(Verdict::Direct),
     }
 }
@@ -66,6 +79,10 @@ fn some_port() -> impl Strategy<Value = Port> {
     prop_oneof![4 => (1_u16..4).prop_map(Port), 1 => Just(LISTENER)]
 }
 
+fn some_transport() -> impl Strategy<Value = Transport> {
+    prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)]
+}
+
 fn some_network() -> impl Strategy<Value = NetworkId> {
     (1_u32..3).prop_map(NetworkId)
 }
@@ -73,6 +90,7 @@ fn some_network() -> impl Strategy<Value = NetworkId> {
 fn some_entry() -> impl Strategy<Value = PortEntry> {
     let action = prop_oneof![
         Just(EgressAction::Direct),
+        Just(EgressAction::Resolver),
         Just(EgressAction::Http),
         Just(EgressAction::HttpByName)
     ];
@@ -92,16 +110,26 @@ prop_compose! {
         local in hash_set((Just(HERE), some_addr()), 0..3),
         addresses in hash_map((some_network(), some_addr()), any::<bool>(), 0..6),
         services in hash_map(
-            (some_network(), some_addr(), some_port()),
+            (some_network(), some_addr(), some_port(), some_transport()).prop_map(
+                |(network, addr, port, transport)| {
+                    ServiceKey::new(network, Destination { addr, port }, transport)
+                }
+            ),
             some_service(),
-            0..8,
+            0..12,
         ),
         egress in hash_map(
             ((2_u32..4).prop_map(PolicySetId), some_addr()),
             (0_u32..3).prop_map(PortTableId),
             0..8,
         ),
-        ports in hash_map(((0_u32..3).prop_map(PortTableId), some_port()), some_entry(), 0..8),
+        ports in hash_map(
+            ((0_u32..3), some_port(), some_transport()).prop_map(|(table, port, transport)| {
+                PortKey::new(PortTableId(table), port, transport)
+            }),
+            some_entry(),
+            0..12,
+        ),
     ) -> Plain {
         let routes = HashMap::new();
         Plain { local, addresses, services, routes, egress, ports }
@@ -117,20 +145,21 @@ proptest! {
             Just(EgressDefault::Allow),
             Just(EgressDefault::Audit)
         ],
-        asked in vec((some_addr(), some_port()), 1..20),
+        asked in vec((some_addr(), some_port(), some_transport()), 1..20),
     ) {
         let workload = workload(default);
-        for (addr, port) in asked {
+        for (addr, port, transport) in asked {
             let dst = Destination { addr, port };
-            let decision = decide(&tables, &workload, HERE, dst);
-            let expected = may_pass(&tables, &workload, dst).unwrap_or(Verdict::Deny);
+            let decision = decide(&tables, &workload, HERE, transport, dst);
+            let expected = may_pass(&tables, &workload, transport, dst).unwrap_or(Verdict::Deny);
             prop_assert_eq!(decision.verdict, expected, "{:?} gives {:?}", dst, decision);
             // Whoever reads a decision relies on these.
             prop_assert_eq!(
                 decision.service != ServiceId::NONE,
                 decision.reason == Reason::Service
             );
-            if matches!(decision.reason, Reason::EgressRule | Reason::EgressByName) {
+            let by_rule = [Reason::EgressRule, Reason::EgressByName, Reason::NameOverUdp];
+            if by_rule.contains(&decision.reason) {
                 prop_assert_ne!(decision.rule, RuleId::NONE);
             }
         }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use proxy_common::{
     Addr, Block, Decision, Destination, EgressAction, EgressDefault, Listener, NetnsCookie,
-    NetworkId, Port, PortEntry, PortTableId, Reason, Route, RouteKey, RuleId, ServiceEntry,
-    ServiceId, Verdict, Workload, WorkloadId, decide,
+    NetworkId, Port, PortEntry, PortKey, PortTableId, Reason, Route, RouteKey, RuleId,
+    ServiceEntry, ServiceId, ServiceKey, Transport, Verdict, Workload, WorkloadId, decide,
 };
 use world::{HERE, LISTENER, NETWORK, POLICY, Plain, addr, addr6, workload};
 
@@ -16,7 +16,12 @@ fn ask(tables: &Plain, default: EgressDefault, addr: Addr, port: u16) -> Decisio
         addr,
         port: Port(port),
     };
-    decide(tables, &workload(default), HERE, dst)
+    decide(tables, &workload(default), HERE, Transport::Tcp, dst)
+}
+
+fn key(addr: Addr, port: u16) -> ServiceKey {
+    let port = Port(port);
+    ServiceKey::new(NETWORK, Destination { addr, port }, Transport::Tcp)
 }
 
 fn spoke(verdict: Verdict, reason: Reason) -> Decision {
@@ -29,7 +34,7 @@ fn mesh() -> Plain {
     let mut tables = Plain::default();
     tables.local.insert((HERE, addr(1)));
     tables.addresses.insert((NETWORK, addr(2)), true);
-    let key = (NETWORK, addr(2), Port(80));
+    let key = key(addr(2), 80);
     tables
         .services
         .insert(key, ServiceEntry::proxied(ServiceId(9)));
@@ -41,7 +46,8 @@ fn mesh() -> Plain {
         (3, EgressAction::HttpByName),
     ] {
         let entry = PortEntry::new(action, RuleId(u32::from(port)));
-        tables.ports.insert((PortTableId(5), Port(port)), entry);
+        let key = PortKey::new(PortTableId(5), Port(port), Transport::Tcp);
+        tables.ports.insert(key, entry);
     }
     tables
 }
@@ -119,7 +125,7 @@ fn a_balanced_port_goes_where_its_route_says() {
         (addr6(4), by_source),
     ] {
         tables.addresses.insert((NETWORK, addr), true);
-        tables.services.insert((NETWORK, addr, Port(5432)), entry);
+        tables.services.insert(key(addr, 5432), entry);
     }
     let key = RouteKey {
         service: ServiceId(8),
@@ -146,7 +152,7 @@ fn a_balanced_port_goes_where_its_route_says() {
 fn without_a_listener_of_the_family_what_needs_the_proxy_is_denied() {
     let mut tables = mesh();
     tables.addresses.insert((NETWORK, addr6(2)), true);
-    let key = (NETWORK, addr6(2), Port(80));
+    let key = key(addr6(2), 80);
     tables
         .services
         .insert(key, ServiceEntry::proxied(ServiceId(9)));
@@ -170,7 +176,10 @@ fn without_a_listener_of_the_family_what_needs_the_proxy_is_denied() {
         port: Port(40_001),
         ..Listener::default()
     };
-    assert_eq!(decide(&tables, &both, HERE, dst).verdict, Verdict::Proxy);
+    assert_eq!(
+        decide(&tables, &both, HERE, Transport::Tcp, dst).verdict,
+        Verdict::Proxy
+    );
     let none = Workload {
         listeners_len: 0,
         ..Workload::default()
@@ -179,7 +188,7 @@ fn without_a_listener_of_the_family_what_needs_the_proxy_is_denied() {
         network: NETWORK,
         ..none
     };
-    let decision = decide(&tables, &down, HERE, dst);
+    let decision = decide(&tables, &down, HERE, Transport::Tcp, dst);
     assert_eq!(
         decision.verdict,
         Verdict::Proxy,
@@ -199,12 +208,21 @@ fn another_network_or_namespace_is_another_world() {
         ..workload(EgressDefault::Deny)
     };
     let denied = spoke(Verdict::Deny, Reason::EgressDenied);
-    assert_eq!(decide(&tables, &elsewhere, HERE, dst), denied);
+    assert_eq!(
+        decide(&tables, &elsewhere, HERE, Transport::Tcp, dst),
+        denied
+    );
     let own = Destination {
         addr: addr(1),
         ..dst
     };
-    let from_elsewhere = decide(&tables, &workload(EgressDefault::Deny), NetnsCookie(8), own);
+    let from_elsewhere = decide(
+        &tables,
+        &workload(EgressDefault::Deny),
+        NetnsCookie(8),
+        Transport::Tcp,
+        own,
+    );
     assert_eq!(from_elsewhere, denied);
 }
 
@@ -254,7 +272,61 @@ fn unknown_bytes_in_a_table_close() {
         port: Port(1),
     };
     assert_eq!(
-        decide(&mesh(), &broken, HERE, dst),
+        decide(&mesh(), &broken, HERE, Transport::Tcp, dst),
         spoke(Verdict::Deny, Reason::EgressDenied)
     );
+}
+
+/// What differs for UDP: its own ports, nothing proxied, names that cannot be checked.
+#[test]
+fn datagrams_have_ports_of_their_own() {
+    let mut tables = mesh();
+    let udp = |tables: &Plain, default, addr, port| {
+        let port = Port(port);
+        let dst = Destination { addr, port };
+        decide(tables, &workload(default), HERE, Transport::Udp, dst)
+    };
+    let deny = EgressDefault::Deny;
+    let own = udp(&tables, deny, addr(1), LISTENER.0);
+    assert_eq!(own, spoke(Verdict::Direct, Reason::OwnAddress));
+    let unknown = spoke(Verdict::Deny, Reason::UnknownServicePort);
+    assert_eq!(udp(&tables, deny, addr(2), 80), unknown);
+    let at = |addr, port| {
+        let dst = Destination {
+            addr,
+            port: Port(port),
+        };
+        ServiceKey::new(NETWORK, dst, Transport::Udp)
+    };
+    let proxied = ServiceEntry::proxied(ServiceId(7));
+    tables.services.insert(at(addr(2), 80), proxied);
+    let decision = udp(&tables, deny, addr(2), 80);
+    assert_eq!(decision.verdict, Verdict::Balance, "over nobody");
+    assert_eq!(decision.block, Block::EMPTY);
+    // What TCP rules open is closed to UDP; a rule on a name says why.
+    for (port, reason, rule) in [
+        (1, Reason::EgressDenied, RuleId::NONE),
+        (2, Reason::EgressDenied, RuleId::NONE),
+        (3, Reason::NameOverUdp, RuleId(3)),
+    ] {
+        let decision = udp(&tables, deny, addr(4), port);
+        assert_eq!(
+            (decision.verdict, decision.reason, decision.rule),
+            (Verdict::Deny, reason, rule)
+        );
+        let decision = udp(&tables, EgressDefault::Audit, addr(4), port);
+        assert_eq!(decision.reason, Reason::EgressAudited, "{port}");
+    }
+    for (port, action, reason) in [
+        (3, EgressAction::Direct, Reason::EgressRule),
+        (53, EgressAction::Resolver, Reason::Resolver),
+    ] {
+        let key = PortKey::new(PortTableId(5), Port(port), Transport::Udp);
+        tables.ports.insert(key, PortEntry::new(action, RuleId(9)));
+        let decision = udp(&tables, deny, addr(4), port);
+        assert_eq!(
+            (decision.verdict, decision.reason),
+            (Verdict::Direct, reason)
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! A balanced connect: the hook picks the endpoint itself, and the proxy never
+//! A balanced TCP connect: the hook picks the endpoint itself, and the proxy never
 //! sees the connection. Nothing here needs a daemon to be alive.
 //!
 //! Must never give one endpoint's share to another: who draws a share that
@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{
-    Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Workload, choose,
+    Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Transport, Workload, choose,
 };
 
 use crate::context::{ALLOW, Family, refuse, rewrite};
@@ -28,7 +28,15 @@ pub fn run(
 ) -> i32 {
     // SAFETY: the helper takes no argument.
     let random = unsafe { bpf_get_prandom_u32() };
-    let drawn = choose(&KernelTables, workload, dst, decision.block, random);
+    let tables = &KernelTables;
+    let drawn = choose(
+        tables,
+        workload,
+        Transport::Tcp,
+        dst,
+        decision.block,
+        random,
+    );
     if drawn.stale {
         return refuse(Counter::ServiceChanged);
     }

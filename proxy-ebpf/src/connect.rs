@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! __sys_connect → inet_stream_connect → tcp_v4_pre_connect / tcp_v6_pre_connect → here
+//!               → inet_dgram_connect  → udp_pre_connect, udpv6_pre_connect      → here
 //! ```
 //!
-//! 1. not an enrolled netns, not TCP, or weir itself: untouched
+//! 1. not an enrolled netns, neither TCP nor UDP, or weir itself: untouched
 //! 2. forget the note of an earlier connect of this socket
-//! 3. `decide`
+//! 3. of UDP: see `datagram`; of TCP: `decide`
 //! 4. Deny: event, EPERM (ENETUNREACH without an address to dial from). Direct:
 //!    untouched. Balance: see `balance`. Proxy: 5.
 //! 5. pick the listener, see that it is weir's and that weir is alive, check the quota,
@@ -25,14 +26,15 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    Addr, Beat, Counter, Decision, Destination, Flow, LISTENERS_MAX, Listener, NetnsCookie, Note,
-    OnProxyDown, Reason, Verdict, Workload, decide,
+    Addr, Beat, Counter, Decision, Destination, Event, Flow, LISTENERS_MAX, Listener, NetnsCookie,
+    Note, OnProxyDown, Reason, Transport, Verdict, Workload, decide,
 };
 
 use crate::balance;
 use crate::context::{
-    ALLOW, Family, REFUSE, destination, is_proxy, is_tcp, netns, raw, refuse, rewrite, workload,
+    ALLOW, Family, REFUSE, destination, is_proxy, netns, raw, refuse, rewrite, transport, workload,
 };
+use crate::datagram::{self, Call};
 use crate::event::report;
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
@@ -52,12 +54,18 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
     let Some(workload) = workload(netns) else {
         return ALLOW;
     };
-    if !is_tcp(ctx) || is_proxy() {
+    let Some(transport) = transport(ctx) else {
+        return ALLOW;
+    };
+    if is_proxy() {
         return ALLOW;
     }
     forget_note(ctx);
     let dst = destination(ctx, family);
-    let mut decision = decide(&KernelTables, workload, netns, dst);
+    if transport == Transport::Udp {
+        return datagram::decided(ctx, family, Call::Connect, netns, workload, dst);
+    }
+    let mut decision = decide(&KernelTables, workload, netns, transport, dst);
     debug!(
         ctx,
         "connect to port {}: verdict {} reason {}",
@@ -81,7 +89,13 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
 fn finish(netns: NetnsCookie, workload: &Workload, dst: Destination, decision: &Decision) -> i32 {
     if decision.verdict == Verdict::Deny {
         count(Counter::Denied);
-        report(netns, workload.id, dst, decision);
+        report(&Event::new(
+            netns,
+            workload.id,
+            Transport::Tcp,
+            dst,
+            decision,
+        ));
         if decision.reason == Reason::NoListener {
             // What the kernel itself says to a host without such an address.
             // SAFETY: sets the error of this very call.
@@ -91,7 +105,13 @@ fn finish(netns: NetnsCookie, workload: &Workload, dst: Destination, decision: &
     }
     count(Counter::Direct);
     if decision.reason == Reason::EgressAudited {
-        report(netns, workload.id, dst, decision);
+        report(&Event::new(
+            netns,
+            workload.id,
+            Transport::Tcp,
+            dst,
+            decision,
+        ));
     }
     ALLOW
 }

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_current_cgroup_id;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use proxy_common::{Addr, Counter, Destination, NetnsCookie, Port, Workload};
+use proxy_common::{Addr, Counter, Destination, NetnsCookie, Port, Transport, Workload};
 
 use crate::maps::{self, count};
 
@@ -14,7 +14,8 @@ pub const ALLOW: i32 = 1;
 /// Fail the call: EPERM, unless another error was set before.
 pub const REFUSE: i32 = 0;
 
-const IPPROTO_TCP: u32 = 6;
+/// Of a UDP socket: it has a peer. The kernel's number is TCP's for established.
+const CONNECTED: u32 = 1;
 const ECONNREFUSED: i32 = 111;
 
 /// Which hook of a pair runs: it decides which address fields are valid.
@@ -32,11 +33,26 @@ pub fn raw(ctx: &SockAddrContext) -> *mut bpf_sock_addr {
     ctx.sock_addr
 }
 
-/// Whether the socket speaks TCP (an MPTCP subflow does).
+/// What the socket speaks (an MPTCP subflow TCP); `None`: no business of weir's.
 #[inline(always)]
-pub fn is_tcp(ctx: &SockAddrContext) -> bool {
+pub fn transport(ctx: &SockAddrContext) -> Option<Transport> {
     // SAFETY: the kernel hands over a valid context.
-    unsafe { (*raw(ctx)).protocol == IPPROTO_TCP }
+    Transport::from_protocol(unsafe { (*raw(ctx)).protocol })
+}
+
+/// Whether a UDP socket has a peer.
+#[inline(always)]
+pub fn is_connected(ctx: &SockAddrContext) -> bool {
+    // SAFETY: `sk` is a valid socket in every sock_addr hook.
+    unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).state == CONNECTED }
+}
+
+/// The socket's own port; 0 as long as it has none.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a port")]
+pub fn local_port(ctx: &SockAddrContext) -> Port {
+    // SAFETY: as above.
+    Port(unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).src_port } as u16)
 }
 
 /// The cookie of the socket's network namespace.
@@ -115,7 +131,7 @@ pub fn rewrite(ctx: &SockAddrContext, family: Family, to: Destination) {
     }
 }
 
-/// ECONNREFUSED: the connect fails, but no policy said so.
+/// ECONNREFUSED: the call fails, but no policy said so.
 #[inline(always)]
 pub fn refuse(counter: Counter) -> i32 {
     count(counter);

@@ -19,16 +19,19 @@ mod balance;
 mod bind;
 mod connect;
 mod context;
+mod datagram;
 mod ending;
 mod event;
 mod fence;
 mod flow;
 mod maps;
+mod outside;
 mod peername;
+mod release;
 mod tables;
 
-use aya_ebpf::macros::{cgroup_sock_addr, sock_ops};
-use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
+use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 
 use crate::context::Family;
 
@@ -68,6 +71,36 @@ fn weir_getpeername6(ctx: SockAddrContext) -> i32 {
     peername::run(&ctx, Family::V6)
 }
 
+/// Decides on a datagram that names an IPv4 destination, a v4-mapped one included.
+#[cgroup_sock_addr(sendmsg4)]
+fn weir_sendmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::send(&ctx, Family::V4)
+}
+
+/// The same for IPv6 destinations.
+#[cgroup_sock_addr(sendmsg6)]
+fn weir_sendmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::send(&ctx, Family::V6)
+}
+
+/// Shows the application from where a datagram seems to come.
+#[cgroup_sock_addr(recvmsg4)]
+fn weir_recvmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::receive(&ctx, Family::V4)
+}
+
+/// The same for IPv6 sockets, v4-mapped sources included.
+#[cgroup_sock_addr(recvmsg6)]
+fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::receive(&ctx, Family::V6)
+}
+
+/// Forgets a UDP socket that is closed.
+#[cgroup_sock(sock_release)]
+fn weir_release(ctx: SockContext) -> i32 {
+    release::run(&ctx)
+}
+
 /// Attached to each enrolled cgroup: denies connects from unknown namespaces.
 #[cgroup_sock_addr(connect4)]
 fn weir_fence4(ctx: SockAddrContext) -> i32 {
@@ -77,6 +110,18 @@ fn weir_fence4(ctx: SockAddrContext) -> i32 {
 /// The same for IPv6 sockets.
 #[cgroup_sock_addr(connect6)]
 fn weir_fence6(ctx: SockAddrContext) -> i32 {
+    fence::run(&ctx, Family::V6)
+}
+
+/// The same for datagrams.
+#[cgroup_sock_addr(sendmsg4)]
+fn weir_fence_sendmsg4(ctx: SockAddrContext) -> i32 {
+    fence::run(&ctx, Family::V4)
+}
+
+/// The same for datagrams of IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+fn weir_fence_sendmsg6(ctx: SockAddrContext) -> i32 {
     fence::run(&ctx, Family::V6)
 }
 

@@ -1,5 +1,5 @@
 //! The maps. Sizes are bounds: what does not fit is refused aloud by the
-//! daemon or counted here, never evicted.
+//! daemon or counted here; none but `HEARD` evicts.
 //!
 //! | map | writer | reader | deleted by |
 //! | --- | --- | --- | --- |
@@ -7,26 +7,31 @@
 //! | `NODE` | daemon at start | every hook | – |
 //! | `BEAT` | daemon, five times a second | `connect` | – |
 //! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
-//! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect` | daemon |
-//! | `ENDPOINTS` | daemon, on apply | `connect` | overwritten, after a grace |
+//! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg` | daemon |
+//! | `ENDPOINTS` | daemon, on apply | `connect`, `sendmsg` | overwritten, after a grace |
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
 //! | `PENDING_TOTAL` | `sock_ops` | `connect` | – |
 //! | `FLOWS` | `sock_ops` at SYN | `sock_ops` at accept | `sock_ops`, at accept or CLOSE |
-//! | `NOTES` | `connect` | `sock_ops`, `getpeername` | `connect`, or with the socket |
+//! | `NOTES` | `connect` | `sock_ops`, `sendmsg`, `getpeername` | `connect`, or with the socket |
+//! | `TALKS` | `connect`, `sendmsg` | these, `recvmsg` | with the socket |
+//! | `TOLD` | `connect`, `sendmsg`, fence | the same | with the socket |
+//! | `PEERS` | `connect` | daemon | `connect`, `sock_release` |
+//! | `HEARD` | `sendmsg`, `recvmsg` | `connect`, `sendmsg` | the oldest, when full |
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
 //! | `OLDER` | daemon, on enrolment | daemon | daemon |
-//! | `EVENTS` | `connect`, fence | daemon | consumed |
-//! | `ENDINGS` | `sock_ops`, `connect` | daemon | consumed |
+//! | `EVENTS` | `connect`, `sendmsg`, fence | daemon | consumed |
+//! | `ENDINGS` | `sock_ops`, `connect`, `sendmsg` | daemon | consumed |
 //! | `COUNTERS` | every hook | daemon | – |
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
-    Flow, FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, PortEntry, PortKey, Route,
-    RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+    Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, Peer,
+    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talks, Told, Workload,
+    WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -77,6 +82,18 @@ pub static FLOWS: HashMap<FlowKey, Flow, 65_536> = HashMap::new();
 
 #[btf_map]
 pub static NOTES: SkStorage<Note> = SkStorage::new();
+
+#[btf_map]
+pub static TALKS: SkStorage<Talks> = SkStorage::new();
+
+#[btf_map]
+pub static TOLD: SkStorage<Told> = SkStorage::new();
+
+#[btf_map]
+pub static PEERS: HashMap<u64, Peer, 65_536, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static HEARD: LruHashMap<HeardKey, Heard, 16_384> = LruHashMap::new();
 
 #[btf_map]
 pub static ACCEPTED: SkStorage<Flow> = SkStorage::new();

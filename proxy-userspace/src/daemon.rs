@@ -112,6 +112,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
         workers,
         Arc::clone(&snapshot),
         Arc::clone(&telemetry),
+        open_resolvers(options)?,
     )?;
     let (control, writer) = Control::start(store, objects, node)?;
     let admin = Arc::new(Admin {
@@ -277,6 +278,21 @@ fn start_workers(
     };
     let started: Result<Vec<_>> = (0..count).map(start).collect();
     Ok(started?.into_iter().unzip())
+}
+
+/// Whom every workload may ask for names: the servers that weir itself asks. One
+/// on the node's loopback is none that a pod could reach.
+fn open_resolvers(options: &RunOptions) -> Result<Vec<SocketAddr>> {
+    let mut resolvers = if options.resolvers.is_empty() {
+        Names::system_servers()?
+    } else {
+        options.resolvers.clone()
+    };
+    resolvers.retain(|resolver| {
+        let ip = resolver.ip();
+        !ip.is_loopback() && !ip.is_unspecified()
+    });
+    Ok(resolvers)
 }
 
 /// What no later error could say as clearly.

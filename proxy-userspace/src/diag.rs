@@ -1,4 +1,4 @@
-//! The TCP sockets of a network namespace, as the kernel lists them
+//! The TCP and UDP sockets of a network namespace, as the kernel lists them
 //! (`sock_diag`, netlink), and their end before their time.
 //!
 //! A socket's cookie is its own as long as the machine is up, so whoever has
@@ -7,11 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use nix::libc::{AF_INET, AF_INET6, IPPROTO_TCP};
+use nix::libc::{AF_INET, AF_INET6};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
+use proxy_common::Transport;
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
 const BY_FAMILY: u16 = 20;
@@ -28,7 +29,7 @@ const HEADER: usize = 16;
 const ID: usize = 48;
 const MESSAGE: usize = 72;
 
-/// TCP states, by the kernel's numbers.
+/// TCP states, by the kernel's numbers. A UDP socket that has a peer is established.
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const CLOSE_WAIT: u8 = 8;
@@ -50,8 +51,33 @@ pub struct SocketCookie(pub u64);
 pub struct Connection {
     /// The socket.
     pub cookie: SocketCookie,
+    transport: Transport,
     family: u8,
     id: [u8; ID],
+}
+
+impl Connection {
+    /// A UDP socket of IPv4 that has itself for a peer, by its address alone:
+    /// for whoever holds it.
+    pub fn with_itself(addr: SocketAddrV4) -> Self {
+        let mut id = [0; ID];
+        for (at, bytes) in [
+            (0, &addr.port().to_be_bytes()[..]),
+            (2, &addr.port().to_be_bytes()),
+            (4, &addr.ip().octets()),
+            (20, &addr.ip().octets()),
+            // Any cookie.
+            (40, &[0xff; 8]),
+        ] {
+            id[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        Self {
+            cookie: SocketCookie(u64::MAX),
+            transport: Transport::Udp,
+            family: u8::try_from(AF_INET).unwrap_or(0),
+            id,
+        }
+    }
 }
 
 /// A netlink socket inside a namespace.
@@ -95,9 +121,33 @@ impl Diag {
         Ok(dialled.map(|entry| entry.connection).collect())
     }
 
-    /// Closes a connection: its owner gets ECONNABORTED, the other side a reset.
+    /// The UDP sockets that have a peer.
+    pub fn connected(&self) -> io::Result<Vec<Connection>> {
+        let mut connected = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let udp = Asked {
+                transport: Transport::Udp,
+                family: u8::try_from(family).unwrap_or(0),
+                states: 1 << ESTABLISHED,
+            };
+            let request = request(BY_FAMILY, DUMP, udp, &[0; ID]);
+            self.dump(&request, |body| {
+                connected.extend(entry(Transport::Udp, body).map(|entry| entry.connection));
+                connected.len() <= SOCKETS_MAX
+            })?;
+        }
+        Ok(connected)
+    }
+
+    /// Closes a connection: its owner gets ECONNABORTED, the other side of one
+    /// of TCP a reset. A UDP socket has no peer any more, and can get another.
     pub fn destroy(&self, connection: &Connection) -> io::Result<()> {
-        let request = request(DESTROY, ACKNOWLEDGED, connection.family, &connection.id);
+        let asked = Asked {
+            transport: connection.transport,
+            family: connection.family,
+            states: STATES,
+        };
+        let request = request(DESTROY, ACKNOWLEDGED, asked, &connection.id);
         self.send(&request)?;
         let mut buffer = vec![0; BUFFER];
         let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -110,7 +160,21 @@ impl Diag {
     }
 
     fn list(&self, family: u8, entries: &mut Vec<Entry>) -> io::Result<()> {
-        self.send(&request(BY_FAMILY, DUMP, family, &[0; ID]))?;
+        let tcp = Asked {
+            transport: Transport::Tcp,
+            family,
+            states: STATES,
+        };
+        let request = request(BY_FAMILY, DUMP, tcp, &[0; ID]);
+        self.dump(&request, |body| {
+            entries.extend(entry(Transport::Tcp, body));
+            entries.len() <= SOCKETS_MAX
+        })
+    }
+
+    /// Hands every answer to `take`, until that has had enough.
+    fn dump(&self, request: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+        self.send(request)?;
         let mut buffer = vec![0; BUFFER];
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -118,11 +182,11 @@ impl Diag {
                 match kind {
                     DONE => return Ok(()),
                     ERROR => return refused(body),
-                    BY_FAMILY => entries.extend(entry(body)),
+                    BY_FAMILY if !take(body) => return Err(io::ErrorKind::InvalidData.into()),
                     _ => {}
                 }
             }
-            if length == 0 || entries.len() > SOCKETS_MAX {
+            if length == 0 {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
@@ -135,17 +199,28 @@ impl Diag {
     }
 }
 
+/// Which sockets are meant.
+#[derive(Clone, Copy)]
+struct Asked {
+    transport: Transport,
+    family: u8,
+    /// One bit for each state.
+    states: u32,
+}
+
 /// `nlmsghdr` and `inet_diag_req_v2`.
-fn request(kind: u16, flags: u16, family: u8, id: &[u8; ID]) -> Vec<u8> {
-    let mut request = Vec::with_capacity(HEADER + 8 + ID);
-    let length = u32::try_from(HEADER + 8 + ID).unwrap_or(0);
+fn request(kind: u16, flags: u16, asked: Asked, id: &[u8; ID]) -> Vec<u8> {
+    let length = HEADER + 8 + ID;
+    let mut request = Vec::with_capacity(length);
+    let length = u32::try_from(length).unwrap_or(0);
     request.extend(length.to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(flags.to_ne_bytes());
     // Sequence and port: one question at a time needs neither.
     request.extend([0; 8]);
-    request.extend([family, u8::try_from(IPPROTO_TCP).unwrap_or(0), 0, 0]);
-    request.extend(STATES.to_ne_bytes());
+    let protocol = u8::try_from(asked.transport.number()).unwrap_or(0);
+    request.extend([asked.family, protocol, 0, 0]);
+    request.extend(asked.states.to_ne_bytes());
     request.extend(id);
     request
 }
@@ -171,7 +246,7 @@ fn refused(body: &[u8]) -> io::Result<()> {
 }
 
 /// `inet_diag_msg`.
-fn entry(body: &[u8]) -> Option<Entry> {
+fn entry(transport: Transport, body: &[u8]) -> Option<Entry> {
     let body: &[u8; MESSAGE] = body.first_chunk()?;
     let (family, state) = (body[0], body[1]);
     let id: [u8; ID] = *body[4..].first_chunk()?;
@@ -188,6 +263,7 @@ fn entry(body: &[u8]) -> Option<Entry> {
         remote,
         connection: Connection {
             cookie: SocketCookie(u64::from_ne_bytes(*id[40..].first_chunk()?)),
+            transport,
             family,
             id,
         },

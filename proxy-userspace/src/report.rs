@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use proxy_common::{
-    Destination, Ending, Event, EventKind, NetnsCookie, Outcome, Reason, ServiceKey, WorkloadId,
+    Destination, Ending, Event, EventKind, NetnsCookie, Outcome, Reason, ServiceKey, Transport,
+    WorkloadId,
 };
 
 use crate::snapshot::{ServiceView, Snapshot, Source};
@@ -24,7 +25,11 @@ const UNKNOWN: &str = "unknown";
 pub fn denial(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
     let source = source_of(snapshot, event.netns, event.workload);
     let rule = snapshot.egress.get(&event.rule);
-    let destination = event.destination().to_string();
+    let destination = match event.transport() {
+        Transport::Tcp => event.destination().to_string(),
+        // As `weir explain` takes it.
+        Transport::Udp => format!("{}/udp", event.destination()),
+    };
     let record = DenialRecord {
         source: source.map_or(UNKNOWN, |source| &source.label),
         workload: source.map_or(UNKNOWN, |source| &source.text),
@@ -91,16 +96,13 @@ fn source_of(snapshot: &Snapshot, netns: NetnsCookie, number: WorkloadId) -> Opt
 /// By number, or, if that is one from before a restart, by the dialled address.
 fn service_of<'a>(snapshot: &'a Snapshot, ending: &Ending) -> Option<&'a ServiceView> {
     let by_address = || {
-        let dialled = ending.dialled();
-        let key = ServiceKey {
-            network: snapshot.tables.workloads.get(&ending.netns)?.network,
-            addr: dialled.addr,
-            port: dialled.port,
-            pad: 0,
-        };
-        snapshot
-            .services
-            .get(&snapshot.tables.services.get(&key)?.service)
+        let network = snapshot.tables.workloads.get(&ending.netns)?.network;
+        let both = [Transport::Tcp, Transport::Udp];
+        let entry = both.into_iter().find_map(|transport| {
+            let key = ServiceKey::new(network, ending.dialled(), transport);
+            snapshot.tables.services.get(&key)
+        })?;
+        snapshot.services.get(&entry.service)
     };
     let by_number = snapshot.services.get(&ending.service);
     by_number.or_else(by_address).map(AsRef::as_ref)

@@ -167,7 +167,7 @@ mod tests {
 
     use proxy_common::{
         AddressKind, Destination, NetworkId, PolicySetId, Port, PortTableId, RuleId, ServiceId,
-        Target, Verdict, WorkloadId, choose, decide, draw,
+        Target, Transport, Verdict, WorkloadId, choose, decide, draw,
     };
 
     use super::*;
@@ -227,12 +227,7 @@ mod tests {
     }
 
     fn key() -> ServiceKey {
-        ServiceKey {
-            network: NetworkId(0),
-            addr: SERVICE,
-            port: Port(80),
-            pad: 0,
-        }
+        ServiceKey::new(NetworkId(0), vip(), Transport::Tcp)
     }
 
     /// A service port whose shares go to `10.0.0.1:port` each.
@@ -287,7 +282,8 @@ mod tests {
             id: WorkloadId(5),
             ..Workload::default()
         };
-        let ask = |tables: &TableSet| decide(tables, &workload, NetnsCookie(1), vip());
+        let ask =
+            |tables: &TableSet| decide(tables, &workload, NetnsCookie(1), Transport::Tcp, vip());
         let decision = ask(&tables);
         assert_eq!(decision.verdict, Verdict::Balance);
         assert_eq!((decision.block, decision.rule), (block, RuleId(7)));
@@ -356,7 +352,7 @@ mod tests {
                 states,
                 reads: Cell::new(0),
             };
-            let drawn = choose(&tables, &workload, vip(), gone, 9);
+            let drawn = choose(&tables, &workload, Transport::Tcp, vip(), gone, 9);
             (drawn.target.destination(), drawn.stale, tables.reads.get())
         };
         assert_eq!(ask(std::slice::from_ref(&now)), (Some(at(2)), false, 1));

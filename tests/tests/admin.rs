@@ -117,9 +117,9 @@ fn workloads_are_captured_and_verified() {
     );
 }
 
-/// Status names the programs, the listeners, and what is not governed.
+/// Status names the programs, the listeners, and what becomes of UDP.
 #[test]
-fn status_names_programs_listeners_and_gaps() {
+fn status_names_programs_listeners_and_udp() {
     let node = Node::new().unwrap();
     let (weir, client, _pods, _outside) = mesh(&node);
     let status = weir.json(&["status"]);
@@ -127,7 +127,7 @@ fn status_names_programs_listeners_and_gaps() {
     assert_eq!(status["objects"]["Workload"].as_u64(), Some(3), "{status}");
     let plane = &status["dataplane"];
     let programs = plane["programs"].as_array().unwrap();
-    assert!(programs.len() >= 7, "{status}");
+    assert!(programs.len() >= 12, "{status}");
     assert!(
         programs.iter().all(|program| program["attached"] == true),
         "{status}"
@@ -142,7 +142,7 @@ fn status_names_programs_listeners_and_gaps() {
         plane["udp"]
             .as_str()
             .unwrap()
-            .contains("UDP is not governed"),
+            .contains("dead endpoints are woken"),
         "{status}"
     );
     drop(client);

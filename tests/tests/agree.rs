@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use testbed::docs::mesh_config;
-use testbed::{Node, Pod, Weir};
+use testbed::{Fault, Node, Pod, Weir};
 
 const CONFIGURATIONS: usize = 6;
 const DESTINATIONS: usize = 60;
@@ -69,6 +69,10 @@ fn services(dice: &mut Dice) -> String {
                 let prefix = dice.one_of(&["http-", "tcp-", "x-"]);
                 write!(ports, "{{ name: {prefix}{port}, port: {port} }}, ").unwrap();
             }
+            if dice.below(3) == 0 {
+                let udp = "protocol: UDP";
+                write!(ports, "{{ name: u-{port}, port: {port}, {udp} }}, ").unwrap();
+            }
         }
         write!(
             documents,
@@ -124,10 +128,10 @@ fn rules(dice: &mut Dice) -> String {
         };
         let port = dice.port();
         let by_name = target.contains('*');
-        let protocol = if by_name || port.is_multiple_of(2) {
-            "http"
-        } else {
-            "tcp"
+        let protocol = match dice.below(3) {
+            0 if !by_name => "udp",
+            _ if by_name || port.is_multiple_of(2) => "http",
+            _ => "tcp",
         };
         let source = dice.one_of(&[
             "",
@@ -184,37 +188,67 @@ fn dial_all(
     context: &str,
 ) -> BTreeMap<(String, String), u64> {
     let before = outcomes(weir);
-    let mut direct = 0;
+    let mut direct = [0, 0];
     let mut denials: BTreeMap<(String, String), u64> = BTreeMap::new();
     for _ in 0..DESTINATIONS {
         let addr = destination(dice, client);
-        let said = weir.json(&["explain", "client", &addr.to_string()]);
-        let dialled = client.agent().dial(addr).map(drop);
+        let is_udp = dice.below(2) == 0;
+        let suffix = if is_udp { "/udp" } else { "" };
+        let said = weir.json(&["explain", "client", &format!("{addr}{suffix}")]);
+        let dialled = if is_udp {
+            datagram(client, addr, dice.below(2) == 0)
+        } else {
+            client.agent().dial(addr).map(drop)
+        };
         let denied = dialled.is_err_and(|fault| fault.is(Errno::EPERM));
         assert_eq!(
             said["verdict"] == "deny",
             denied,
-            "{addr}: {said}\n{context}"
+            "{addr}{suffix}: {said}\n{context}"
         );
-        direct += u64::from(said["verdict"] == "direct");
+        direct[usize::from(is_udp)] += u64::from(said["verdict"] == "direct");
         if denied {
             let reason = said["reason"].as_str().unwrap().to_owned();
             let told = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-            *denials.entry((told.to_string(), reason)).or_default() += 1;
+            let told = format!("{told}{suffix}");
+            *denials.entry((told, reason)).or_default() += 1;
         }
     }
     let after = outcomes(weir);
-    assert_eq!(after[0] - before[0], direct, "direct\n{context}");
+    assert_eq!(after[0] - before[0], direct[0], "direct\n{context}");
+    assert_eq!(after[2] - before[2], direct[1], "direct, UDP\n{context}");
     let denied: u64 = denials.values().sum();
-    assert_eq!(after[1] - before[1], denied, "denied\n{context}");
+    let counted = after[1] - before[1] + after[3] - before[3];
+    assert_eq!(counted, denied, "denied\n{context}");
     denials
 }
 
-/// Counts of the connects that the hook let through and denied so far.
-fn outcomes(weir: &Weir<'_>) -> [u64; 2] {
+/// By `connect`, or with its address.
+fn datagram(client: &Pod, addr: SocketAddr, connects: bool) -> Result<(), Fault> {
+    let sock = if addr.is_ipv4() {
+        client.agent().udp4()?
+    } else {
+        client.agent().udp6()?
+    };
+    if connects {
+        sock.connect(addr)
+    } else {
+        sock.send_to(addr, "x")
+    }
+}
+
+/// What the hook let through and denied so far, of TCP and then of UDP.
+fn outcomes(weir: &Weir<'_>) -> [u64; 4] {
+    const TCP: &str = "weir_kernel_connects_total";
+    const UDP: &str = "weir_kernel_udp_total";
     let metrics = weir.metrics();
-    ["direct", "denied"]
-        .map(|outcome| metrics.count("weir_kernel_connects_total", &[("outcome", outcome)]))
+    [
+        (TCP, "direct"),
+        (TCP, "denied"),
+        (UDP, "direct"),
+        (UDP, "denied"),
+    ]
+    .map(|(family, outcome)| metrics.count(family, &[("outcome", outcome)]))
 }
 
 #[test]

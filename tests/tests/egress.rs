@@ -337,23 +337,6 @@ fn a_host_rule_checks_the_name_and_the_address() {
     assert!(!said.contains("200"), "{said}");
 }
 
-/// UDP is not governed, and `weir status` says so.
-#[test]
-fn udp_passes_and_status_says_so() {
-    let node = Node::new().unwrap();
-    let (weir, client, [near, _far]) = mesh(&node, Vec::new());
-    let records = BTreeMap::from([("a.test".to_owned(), vec!["192.0.2.1".parse().unwrap()])]);
-    near.agent()
-        .serve(near.at(53), Service::Dns { records })
-        .unwrap();
-    let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
-    let answer = client.agent().udp(near.at(53), question).unwrap();
-    assert!(answer.ends_with(&[192, 0, 2, 1]), "{answer:?}");
-    is_denied(&client, near.at(53));
-    let status = weir.ok(&["status"]);
-    assert!(status.contains("UDP is not governed"), "{status}");
-}
-
 /// What cannot be enforced yet, or contradicts itself, is refused on apply.
 #[test]
 fn rules_that_cannot_be_kept_are_refused() {

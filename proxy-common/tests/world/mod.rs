@@ -19,10 +19,10 @@ pub const LISTENER: Port = Port(40_000);
 pub struct Plain {
     pub local: HashSet<(NetnsCookie, Addr)>,
     pub addresses: HashMap<(NetworkId, Addr), bool>,
-    pub services: HashMap<(NetworkId, Addr, Port), ServiceEntry>,
+    pub services: HashMap<ServiceKey, ServiceEntry>,
     pub routes: HashMap<RouteKey, Route>,
     pub egress: HashMap<(PolicySetId, Addr), PortTableId>,
-    pub ports: HashMap<(PortTableId, Port), PortEntry>,
+    pub ports: HashMap<PortKey, PortEntry>,
 }
 
 impl Tables for Plain {
@@ -43,8 +43,7 @@ impl Tables for Plain {
     }
 
     fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
-        let key = (key.network, key.addr, key.port);
-        self.services.get(&key).copied()
+        self.services.get(key).copied()
     }
 
     fn route(&self, key: &RouteKey) -> Option<Route> {
@@ -61,7 +60,7 @@ impl Tables for Plain {
     }
 
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry> {
-        self.ports.get(&(key.port_table, key.port)).copied()
+        self.ports.get(key).copied()
     }
 }
 

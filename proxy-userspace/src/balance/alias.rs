@@ -65,7 +65,8 @@ impl Masses {
     }
 
     /// The alias table (Vose): as many slots as targets, each of mass `scale`,
-    /// each shared by at most two targets.
+    /// each shared by at most two targets. Slots are ordered by their first ones,
+    /// which are all the targets there are.
     pub(super) fn table(&self, generation: BlockGeneration) -> Vec<EndpointSlot> {
         let full = u64::from(self.scale);
         // What of each target is not in a slot yet, in slots of mass `full`.
@@ -213,6 +214,8 @@ mod tests {
             prop_assume!(!masses.is_empty());
             let table = masses.table(BlockGeneration(7));
             prop_assert_eq!(table.len(), masses.len());
+            // So the hook finds out by halving whether a block lists an endpoint.
+            prop_assert!(table.is_sorted_by(|one, next| one.first < next.first));
             let found = masses_in(&table, masses.scale());
             let whole = table.len() as u64 * u64::from(masses.scale());
             let mut nobody = 0;

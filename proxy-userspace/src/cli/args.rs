@@ -323,8 +323,8 @@ pub(super) struct UnenrollArgs {
 pub(super) struct ExplainArgs {
     /// The workload that connects
     pub(super) workload: String,
-    /// Where to: an address, a service (name or name.namespace) or a host name, with :PORT
-    #[arg(value_name = "DESTINATION[:PORT]")]
+    /// Where to: an address, a service (name or name.namespace) or a host name, with :PORT; for UDP with /udp behind it
+    #[arg(value_name = "DESTINATION[:PORT][/udp]")]
     pub(super) destination: String,
     /// Namespace of the workload
     #[arg(short, long, default_value = "default")]

@@ -56,7 +56,7 @@ pub(super) struct RunArgs {
     /// Socket-to-socket acceleration; this version has none and takes only off
     #[arg(long, value_name = "off", env = "WEIR_ACCELERATE")]
     pub(super) accelerate: Option<Accelerate>,
-    /// DNS server for host names in egress rules; may be repeated [default: /etc/resolv.conf]
+    /// DNS server for host names in egress rules, open to every workload; may be repeated [default: /etc/resolv.conf]
     #[arg(
         long = "resolver",
         value_name = "ADDR[:PORT]",

@@ -187,7 +187,7 @@ impl Newcomers<'_> {
             return;
         }
         let both = |port: &&super::object::ServicePort| {
-            other.ports.iter().any(|theirs| theirs.port == port.port)
+            other.ports.iter().any(|theirs| theirs.key() == port.key())
         };
         for port in service.ports.iter().filter(both) {
             let value = format!("{address} port {}", port.port);

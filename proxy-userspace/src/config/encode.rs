@@ -48,6 +48,10 @@ fn service_port(port: &ServicePort) -> Value {
         AppProtocol::Detect => None,
         AppProtocol::Http => Some("http"),
         AppProtocol::Tcp => Some("tcp"),
+        AppProtocol::Udp => {
+            fields.insert("protocol".into(), json!("UDP"));
+            None
+        }
     };
     if let Some(declared) = declared {
         fields.insert("appProtocol".into(), json!(declared));
@@ -146,6 +150,7 @@ pub(super) fn egress_rule(rule: &EgressRule) -> Value {
             let protocol = match protocol {
                 EgressProtocol::Http => "http",
                 EgressProtocol::Tcp => "tcp",
+                EgressProtocol::Udp => "udp",
             };
             json!({ "port": port.0, "protocol": protocol })
         })

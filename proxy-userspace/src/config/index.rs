@@ -99,12 +99,13 @@ impl Owner {
 pub struct OpenedPort {
     http: usize,
     tcp: usize,
+    udp: usize,
     /// By network address, then length: a prefix stands before all that it covers.
     pub prefixes: OrdMap<(IpAddr, u8), OrdSet<Named<EgressRule>>>,
 }
 
 impl OpenedPort {
-    /// Whether both protocols are there: else no two rules contradict each other.
+    /// Whether both protocols of TCP are there: else no two rules contradict each other.
     pub fn is_mixed(&self) -> bool {
         self.http > 0 && self.tcp > 0
     }
@@ -113,6 +114,7 @@ impl OpenedPort {
         match protocol {
             EgressProtocol::Http => &mut self.http,
             EgressProtocol::Tcp => &mut self.tcp,
+            EgressProtocol::Udp => &mut self.udp,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod object;
 mod objects;
 mod patch;
 mod store;
+mod transport;
 
 pub use diff::{diff, to_yaml};
 pub use document::{INPUT_MAX, Parsed, Source, parse, parse_value};

@@ -60,6 +60,8 @@ pub enum AppProtocol {
     Http,
     /// `tcp`, `tls`, and in this version `http2` and `grpc`: bytes, by connection.
     Tcp,
+    /// `protocol: UDP`: datagrams, by socket.
+    Udp,
 }
 
 /// `spec.ports[].targetPort` of a Service: a number. Named ports are refused
@@ -72,7 +74,7 @@ pub struct ServicePort {
     pub port: Port,
     /// `targetPort`: what the endpoints listen on; `port` if absent.
     pub target_port: Port,
-    /// From `appProtocol` or the prefix of `name`.
+    /// From `protocol`, and for TCP from `appProtocol` or the prefix of `name`.
     pub protocol: AppProtocol,
 }
 
@@ -217,6 +219,8 @@ pub enum EgressProtocol {
     Http,
     /// `tcp`, and on an address `tls` and `https` too: bytes, straight from the pod.
     Tcp,
+    /// Datagrams, straight from the pod.
+    Udp,
 }
 
 /// `spec.source` of an `EgressRule`.

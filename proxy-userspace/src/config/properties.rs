@@ -67,13 +67,13 @@ fn service() -> impl Strategy<Value = Object> {
         Just(AppProtocol::Http),
         Just(AppProtocol::Tcp)
     ];
-    let ports = btree_map(port(), (port(), protocol), 0..4).prop_map(|ports| {
-        let port = |(index, (port, (target_port, protocol)))| ServicePort {
+    let ports = btree_map((port(), any::<bool>()), (port(), protocol), 0..4).prop_map(|ports| {
+        let port = |(index, ((port, is_udp), (target_port, protocol)))| ServicePort {
             // No word that tells a protocol, and each name once.
             name: (index > 0).then(|| format!("x{index}")),
             port,
             target_port,
-            protocol,
+            protocol: if is_udp { AppProtocol::Udp } else { protocol },
         };
         ports.into_iter().enumerate().map(port).collect()
     });
@@ -211,17 +211,22 @@ fn egress_rule() -> impl Strategy<Value = Object> {
         host.prop_map(EgressTarget::Wildcard),
         net
     ];
-    let ports = btree_map(port(), any::<bool>(), 1..4);
+    let protocol = prop_oneof![
+        Just(EgressProtocol::Http),
+        Just(EgressProtocol::Tcp),
+        Just(EgressProtocol::Udp)
+    ];
+    let ports = btree_map(port(), protocol, 1..4);
     (object_name(), labels(), target, ports, option::of(label()), labels())
         .prop_filter("0.0.0.0 alone is no destination", |(_, _, target, ..)| {
             !matches!(target, EgressTarget::Net(addr, 32) if addr.is_unspecified())
         })
         .prop_map(|(name, of_rule, target, ports, namespace, labels)| {
-            let protocol = |tcp| match target {
-                EgressTarget::Net(..) if tcp => EgressProtocol::Tcp,
+            let protocol = |protocol| match target {
+                EgressTarget::Net(..) => protocol,
                 _ => EgressProtocol::Http,
             };
-            let ports = ports.into_iter().map(|(port, tcp)| (port, protocol(tcp))).collect();
+            let ports = ports.into_iter().map(|(port, of)| (port, protocol(of))).collect();
             let source = EgressSource { namespace, labels };
             Object::EgressRule(Arc::new(EgressRule { name, labels: of_rule, target, ports, source }))
         })

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use proxy_common::Port;
+use proxy_common::{Port, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ObjectName, Objects, Warning};
@@ -73,20 +73,31 @@ pub enum Host {
     Name(String),
 }
 
-/// `ADDRESS[:PORT]` or `NAME[:PORT]`.
+/// `ADDRESS[:PORT]` or `NAME[:PORT]`, for UDP with `/udp` behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Who is dialled.
     pub host: Host,
     /// On which port; absent: the only port there is.
     pub port: Option<Port>,
+    /// Over what.
+    pub transport: Transport,
 }
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let with_port = |host, port| Self { host, port };
+        let (text, transport) = match text.rsplit_once('/') {
+            Some((rest, "udp")) => (rest, Transport::Udp),
+            Some((rest, "tcp")) => (rest, Transport::Tcp),
+            _ => (text, Transport::Tcp),
+        };
+        let with_port = |host, port| Self {
+            host,
+            port,
+            transport,
+        };
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return Ok(with_port(Host::Address(addr.ip()), Some(Port(addr.port()))));
         }
@@ -125,6 +136,10 @@ impl fmt::Display for Target {
             (Host::Address(ip), None) => ip.fmt(f),
             (Host::Name(name), Some(port)) => write!(f, "{name}:{port}"),
             (Host::Name(name), None) => f.write_str(name),
+        }?;
+        match self.transport {
+            Transport::Tcp => Ok(()),
+            Transport::Udp => f.write_str("/udp"),
         }
     }
 }
@@ -292,6 +307,7 @@ mod tests {
         let name = |name: &str| Host::Name(name.into());
         let address = |ip: &str| Host::Address(ip.parse().unwrap());
         for (text, host, port) in [
+            ("10.0.0.1:80/tcp", address("10.0.0.1"), Some(80)),
             ("10.0.0.1:80", address("10.0.0.1"), Some(80)),
             ("10.0.0.1", address("10.0.0.1"), None),
             ("[fd00::1]:80", address("fd00::1"), Some(80)),
@@ -301,20 +317,19 @@ mod tests {
             ("svcb.shop:8080", name("svcb.shop"), Some(8080)),
             ("API.example.com.:443", name("api.example.com"), Some(443)),
         ] {
+            let wanted = Target {
+                host,
+                port: port.map(Port),
+                transport: Transport::Tcp,
+            };
             let target: Target = text.parse().unwrap();
-            assert_eq!(
-                target,
-                Target {
-                    host,
-                    port: port.map(Port)
-                },
-                "{text}"
-            );
-            assert_eq!(
-                target.to_string().parse::<Target>().unwrap(),
-                target,
-                "{text}"
-            );
+            assert_eq!(target, wanted, "{text}");
+            assert_eq!(target.to_string().parse(), Ok(wanted), "{text}");
+            if !text.contains('/') {
+                let target: Target = format!("{text}/udp").parse().unwrap();
+                assert_eq!(target.transport, Transport::Udp, "{text}");
+                assert_eq!(target.to_string().parse(), Ok(target), "{text}");
+            }
         }
     }
 
@@ -328,6 +343,8 @@ mod tests {
             "svcb:99999",
             "a b",
             "http://svcb/",
+            "svcb:80/sctp",
+            "/udp",
             "fd00::1:x",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");

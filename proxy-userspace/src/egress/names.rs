@@ -9,7 +9,7 @@
 //! [`GRACE`] longer than its TTL, answers are joined, and an address that is not among
 //! them makes weir ask again, at most once in [`ASK_PAUSE`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use hickory_resolver::config::{
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::Semaphore;
 
 use super::host::HostName;
@@ -98,6 +99,17 @@ impl Names {
     pub fn system() -> Result<Self, NameError> {
         let builder = TokioResolver::builder_tokio().map_err(|error| failed(&error))?;
         Self::build(builder)
+    }
+
+    /// The servers of `/etc/resolv.conf`. An error says that it cannot be read.
+    pub fn system_servers() -> Result<Vec<SocketAddr>, NameError> {
+        let (config, _) = read_system_conf().map_err(|error| failed(&error))?;
+        let mut servers = BTreeSet::new();
+        for server in config.name_servers() {
+            let ports = server.connections.iter().map(|connection| connection.port);
+            servers.extend(ports.map(|port| SocketAddr::new(server.ip, port)));
+        }
+        Ok(servers.into_iter().collect())
     }
 
     /// Asks these servers alone, by UDP and, for long answers, TCP.

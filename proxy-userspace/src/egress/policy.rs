@@ -6,10 +6,11 @@
 //! rule names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use proxy_common::{Addr, EgressAction, Port, PortEntry, RuleId};
+use proxy_common::{Addr, EgressAction, Port, PortEntry, RuleId, Transport};
 
 use crate::config::object::{EgressProtocol, EgressRule, EgressTarget};
 use crate::snapshot::ids::PortTable;
@@ -53,6 +54,8 @@ pub struct PrefixChange {
 struct Slot {
     /// By name.
     rules: Vec<NumberedRule>,
+    /// What the daemon's settings open here.
+    opened: PortTable,
     /// `None`: not compiled yet.
     table: Option<Arc<PortTable>>,
 }
@@ -67,12 +70,30 @@ pub struct Prefixes {
     /// there too, be it empty, and keeps the look-up from going on to a shorter
     /// one: IPv4 lies within `::/0`, but a rule on IPv6 says nothing of it.
     barrier: bool,
+    /// Slots that were never compiled.
+    fresh: BTreeSet<Key>,
 }
 
 impl Prefixes {
+    /// Without rules: the resolvers alone are open, on their port.
+    pub fn new(resolvers: &[SocketAddr]) -> Self {
+        let mut prefixes = Self::default();
+        for resolver in resolvers {
+            let key = key_of((128, Addr::from(resolver.ip())));
+            let entry = PortEntry::new(EgressAction::Resolver, RuleId::NONE);
+            let slot = prefixes.slot(key);
+            for transport in [Transport::Tcp, Transport::Udp] {
+                slot.opened
+                    .insert((Port(resolver.port()), transport), entry);
+            }
+            prefixes.fresh.insert(key);
+        }
+        prefixes
+    }
+
     /// Takes changes over and tells which prefixes they changed.
     pub fn update(&mut self, changes: impl IntoIterator<Item = RuleChange>) -> Vec<PrefixChange> {
-        let mut dirty = BTreeSet::new();
+        let mut dirty = std::mem::take(&mut self.fresh);
         for RuleChange { before, after } in changes {
             if let Some((_, rule)) = before {
                 dirty.extend(self.take_out(&rule));
@@ -164,7 +185,7 @@ impl Prefixes {
         let before = slot.table.clone();
         let prefix = prefix_of(key);
         let is_barrier = self.barrier && prefix == any_v4();
-        if slot.rules.is_empty() && !is_barrier {
+        if slot.rules.is_empty() && slot.opened.is_empty() && !is_barrier {
             self.forget(key);
             return Some(PrefixChange {
                 prefix,
@@ -172,11 +193,12 @@ impl Prefixes {
                 after: None,
             });
         }
-        let mut table = PortTable::new();
+        let mut table = slot.opened.clone();
         for (id, rule) in &slot.rules {
             for (port, protocol) in &rule.ports {
                 let action = action(&rule.target, *protocol);
-                open(&mut table, *port, PortEntry::new(action, *id));
+                let key = (*port, protocol.transport());
+                open(&mut table, key, PortEntry::new(action, *id));
             }
         }
         if let Some(wider) = self.covering(key) {
@@ -263,15 +285,15 @@ fn prefixes_of(target: &EgressTarget) -> Vec<Prefix> {
 
 fn action(target: &EgressTarget, protocol: EgressProtocol) -> EgressAction {
     match (target, protocol) {
-        (EgressTarget::Net(..), EgressProtocol::Tcp) => EgressAction::Direct,
+        (EgressTarget::Net(..), EgressProtocol::Tcp | EgressProtocol::Udp) => EgressAction::Direct,
         (EgressTarget::Net(..), EgressProtocol::Http) => EgressAction::Http,
         (EgressTarget::Host(_) | EgressTarget::Wildcard(_), _) => EgressAction::HttpByName,
     }
 }
 
-/// Adds one way through a port: `Direct` before `Http` before `HttpByName`, and of
+/// Adds one way through a port: the wider before the narrower, and of
 /// equals the rule that was there first.
-fn open(table: &mut PortTable, port: Port, entry: PortEntry) {
+fn open(table: &mut PortTable, port: (Port, Transport), entry: PortEntry) {
     table
         .entry(port)
         .and_modify(|old| {
@@ -311,7 +333,7 @@ mod tests {
             }
         });
         let mut all = BTreeMap::new();
-        apply(&mut all, Prefixes::default().update(new));
+        apply(&mut all, Prefixes::new(&[]).update(new));
         all
     }
 
@@ -337,7 +359,7 @@ mod tests {
             steps in proptest::collection::vec((0..6_u32, 0..4_u8, 0..4_u8, 1..4_u16, 0..8_u8), 1..30)
         ) {
             let mut rules: BTreeMap<u32, NumberedRule> = BTreeMap::new();
-            let (mut prefixes, mut all) = (Prefixes::default(), BTreeMap::new());
+            let (mut prefixes, mut all) = (Prefixes::new(&[]), BTreeMap::new());
             for (number, net_of, length, port, kind) in steps {
                 let (family, gone) = (kind / 2, kind % 2);
                 let length = [0, 8, 16, 32][usize::from(length)];
@@ -386,6 +408,10 @@ mod tests {
         }
     }
 
+    fn tcp(port: u16) -> (Port, Transport) {
+        (Port(port), Transport::Tcp)
+    }
+
     fn net(a: u8, b: u8, c: u8, d: u8, len: u8) -> EgressTarget {
         EgressTarget::Net(Ipv4Addr::new(a, b, c, d).into(), len)
     }
@@ -402,20 +428,20 @@ mod tests {
         let prefixes = compile(rules.into_iter());
         let narrow = &prefixes[&(96 + 16, Ipv4Addr::new(10, 1, 0, 0).into())];
         assert_eq!(
-            narrow[&Port(443)],
+            narrow[&tcp(443)],
             PortEntry::new(EgressAction::Direct, RuleId(1))
         );
         assert_eq!(
-            narrow[&Port(80)],
+            narrow[&tcp(80)],
             PortEntry::new(EgressAction::Http, RuleId(2))
         );
         assert_eq!(
-            narrow[&Port(8080)],
+            narrow[&tcp(8080)],
             PortEntry::new(EgressAction::HttpByName, RuleId(3))
         );
         let wide = &prefixes[&(96 + 8, Ipv4Addr::new(10, 0, 0, 0).into())];
         assert!(
-            !wide.contains_key(&Port(80)),
+            !wide.contains_key(&tcp(80)),
             "a longer prefix opens nothing outside itself"
         );
     }
@@ -423,11 +449,11 @@ mod tests {
     #[test]
     fn of_two_ways_through_one_port_the_wider_wins() {
         let http = rule(net(10, 1, 2, 3, 32), &[(80, EgressProtocol::Http)]);
-        let tcp = rule(net(10, 0, 0, 0, 8), &[(80, EgressProtocol::Tcp)]);
-        let prefixes = compile([(RuleId(1), &http), (RuleId(2), &tcp)].into_iter());
+        let wide = rule(net(10, 0, 0, 0, 8), &[(80, EgressProtocol::Tcp)]);
+        let prefixes = compile([(RuleId(1), &http), (RuleId(2), &wide)].into_iter());
         let exact = &prefixes[&(128, Ipv4Addr::new(10, 1, 2, 3).into())];
         assert_eq!(
-            exact[&Port(80)],
+            exact[&tcp(80)],
             PortEntry::new(EgressAction::Direct, RuleId(2))
         );
     }
@@ -442,11 +468,40 @@ mod tests {
         let prefixes = compile(rules.into_iter());
         let ports = |prefix: &Prefix| prefixes[prefix].keys().copied().collect::<Vec<_>>();
         let near = Addr::from("fd00::".parse::<Ipv6Addr>().unwrap());
-        assert_eq!(ports(&ANY_V6), [Port(443)]);
-        assert_eq!(ports(&(8, near)), [Port(80), Port(443)]);
+        assert_eq!(ports(&ANY_V6), [tcp(443)]);
+        assert_eq!(ports(&(8, near)), [tcp(80), tcp(443)]);
         assert!(ports(&any_v4()).is_empty());
         let v4 = (96 + 8, Ipv4Addr::new(10, 0, 0, 0).into());
-        assert_eq!(ports(&v4), [Port(25)]);
+        assert_eq!(ports(&v4), [tcp(25)]);
+    }
+
+    /// The resolvers are open to both transports, whatever the rules say around them.
+    #[test]
+    fn resolvers_are_open_beside_the_rules() {
+        let resolver = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 53), 53));
+        let mut prefixes = Prefixes::new(&[resolver]);
+        let mut all = BTreeMap::new();
+        apply(&mut all, prefixes.update([]));
+        let exact = (128, Ipv4Addr::new(10, 0, 0, 53).into());
+        let entry = PortEntry::new(EgressAction::Resolver, RuleId::NONE);
+        let dns = [(tcp(53), entry), ((Port(53), Transport::Udp), entry)];
+        assert_eq!(all, BTreeMap::from([(exact, PortTable::from(dns))]));
+        let wide = rule(net(10, 0, 0, 0, 8), &[(25, EgressProtocol::Tcp)]);
+        let wide = (RuleId(1), Arc::new(wide));
+        let added = RuleChange {
+            before: None,
+            after: Some(wide.clone()),
+        };
+        apply(&mut all, prefixes.update([added]));
+        assert_eq!(all[&exact].len(), 3, "{all:?}");
+        let removed = RuleChange {
+            before: Some(wide),
+            after: None,
+        };
+        apply(&mut all, prefixes.update([removed]));
+        assert_eq!(all, BTreeMap::from([(exact, PortTable::from(dns))]));
+        apply(&mut all, prefixes.clear());
+        assert!(all.is_empty(), "{all:?}");
     }
 
     #[test]
@@ -456,7 +511,7 @@ mod tests {
         let prefixes = compile([(RuleId(1), &host)].into_iter());
         let by_name = PortEntry::new(EgressAction::HttpByName, RuleId(1));
         for prefix in [ANY_V6, any_v4()] {
-            assert_eq!(prefixes[&prefix][&Port(80)], by_name);
+            assert_eq!(prefixes[&prefix][&tcp(80)], by_name);
         }
         assert_eq!(prefixes.len(), 2);
     }
@@ -487,16 +542,16 @@ mod tests {
     }
 
     fn some_rule() -> impl Strategy<Value = EgressRule> {
-        let ports = vec((1_u16..4, any::<bool>()), 1..3);
+        let ports = vec((1_u16..4, 0..3), 1..3);
         (some_target(), ports).prop_map(|(target, ports)| {
             let ports: Vec<_> = ports
                 .into_iter()
-                .map(|(port, tcp)| {
+                .map(|(port, protocol)| {
                     let by_address = matches!(target, EgressTarget::Net(..));
-                    let protocol = if by_address && tcp {
-                        EgressProtocol::Tcp
-                    } else {
-                        EgressProtocol::Http
+                    let protocol = match protocol {
+                        0 if by_address => EgressProtocol::Tcp,
+                        1 if by_address => EgressProtocol::Udp,
+                        _ => EgressProtocol::Http,
                     };
                     (port, protocol)
                 })
@@ -506,7 +561,7 @@ mod tests {
     }
 
     /// What the rules say, each asked for itself.
-    fn union(rules: &[EgressRule], ip: IpAddr, port: Port) -> Option<EgressAction> {
+    fn union(rules: &[EgressRule], ip: IpAddr, port: (Port, Transport)) -> Option<EgressAction> {
         let speaks = |rule: &&EgressRule| match &rule.target {
             EgressTarget::Net(net, len) => match (net, ip) {
                 (IpAddr::V4(net), IpAddr::V4(ip)) => {
@@ -522,7 +577,10 @@ mod tests {
             EgressTarget::Host(_) | EgressTarget::Wildcard(_) => true,
         };
         let ways = rules.iter().filter(speaks).flat_map(|rule| {
-            let of_port = rule.ports.iter().filter(|(open, _)| *open == port);
+            let of_port = rule
+                .ports
+                .iter()
+                .filter(|(open, protocol)| (*open, protocol.transport()) == port);
             of_port.map(|(_, protocol)| action(&rule.target, *protocol))
         });
         ways.min()
@@ -532,7 +590,7 @@ mod tests {
         #[test]
         fn one_look_up_says_what_all_rules_say(
             rules in vec(some_rule(), 0..8),
-            asked in vec(((any::<bool>(), 0_u8..3, 0_u8..3, 0_u8..3), 1_u16..5), 1..20),
+            asked in vec(((any::<bool>(), 0_u8..3, 0_u8..3, 0_u8..3), 1_u16..5, any::<bool>()), 1..20),
         ) {
             let policy_set = PolicySetId(1);
             let mut tables = TableSet::default();
@@ -541,12 +599,13 @@ mod tests {
             for (port_table, ((bits, addr), ports)) in port_tables.zip(compile(numbered)) {
                 let key = EgressKey { policy_set, addr };
                 tables.egress.insert((32 + bits, key), EgressEntry { port_table });
-                for (port, entry) in ports {
-                    let key = PortKey { port_table, port, pad: 0 };
+                for ((port, transport), entry) in ports {
+                    let key = PortKey::new(port_table, port, transport);
                     tables.egress_ports.insert(key, entry);
                 }
             }
-            for ((v4, b, c, d), port) in asked {
+            for ((v4, b, c, d), port, is_udp) in asked {
+                let transport = if is_udp { Transport::Udp } else { Transport::Tcp };
                 let ip = if v4 {
                     IpAddr::from([10, b, c, d])
                 } else {
@@ -557,10 +616,10 @@ mod tests {
                     .egress(&EgressKey { policy_set, addr: ip.into() })
                     .and_then(|entry| {
                         let port_table = entry.port_table;
-                        tables.egress_port(&PortKey { port_table, port, pad: 0 })
+                        tables.egress_port(&PortKey::new(port_table, port, transport))
                     });
                 let found = found.map(|entry| entry.action());
-                prop_assert_eq!(found, union(&rules, ip, port), "{}:{}", ip, port.0);
+                prop_assert_eq!(found, union(&rules, ip, (port, transport)), "{}:{}/{}", ip, port, transport);
             }
         }
     }

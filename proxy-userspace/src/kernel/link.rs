@@ -37,10 +37,20 @@ pub enum AttachType {
     Connect4 = 10,
     /// `BPF_CGROUP_INET6_CONNECT`.
     Connect6 = 11,
+    /// `BPF_CGROUP_UDP4_SENDMSG`, Linux 4.18.
+    Sendmsg4 = 14,
+    /// `BPF_CGROUP_UDP6_SENDMSG`, Linux 4.18.
+    Sendmsg6 = 15,
+    /// `BPF_CGROUP_UDP4_RECVMSG`, Linux 5.2.
+    Recvmsg4 = 19,
+    /// `BPF_CGROUP_UDP6_RECVMSG`, Linux 5.2.
+    Recvmsg6 = 20,
     /// `BPF_CGROUP_INET4_GETPEERNAME`, Linux 5.8.
     Getpeername4 = 29,
     /// `BPF_CGROUP_INET6_GETPEERNAME`, Linux 5.8.
     Getpeername6 = 30,
+    /// `BPF_CGROUP_INET_SOCK_RELEASE`, Linux 5.9.
+    SockRelease = 34,
 }
 
 /// A cgroup link: the attachment of one program to one cgroup.

@@ -11,8 +11,9 @@ use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage};
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
-    EndpointSlot, Event, Flow, FlowKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note,
-    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Workload, WorkloadId,
+    EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
+    NodeConfig, Note, Peer, PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talks,
+    Told, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
@@ -54,7 +55,7 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
 pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 21] = [
+pub const SPECS: [MapSpec; 25] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
@@ -70,6 +71,10 @@ pub const SPECS: [MapSpec; 21] = [
     spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
     spec::<FlowKey, Flow>("FLOWS", MapType::Hash, 65_536),
     spec::<u32, Note>("NOTES", MapType::SkStorage, 0),
+    spec::<u32, Talks>("TALKS", MapType::SkStorage, 0),
+    spec::<u32, Told>("TOLD", MapType::SkStorage, 0),
+    spec::<u64, Peer>("PEERS", MapType::Hash, 65_536),
+    spec::<HeardKey, Heard>("HEARD", MapType::LruHash, 16_384),
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
     spec::<u64, NetnsCookie>("OLDER", MapType::Hash, OLDER_MAX),

@@ -12,10 +12,12 @@
 pub mod cgroup;
 mod error;
 mod events;
+mod hooks;
 mod limits;
 mod link;
 mod maps;
 mod older;
+mod peers;
 mod pins;
 mod rival;
 mod usage;
@@ -35,45 +37,17 @@ pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
 use self::error::chain;
 pub use self::events::{HookLog, Ring};
+pub use self::hooks::hooks;
+use self::hooks::{FENCES, HOOKS};
 pub use self::limits::{Limits, MapLimit, TableMap};
 use self::link::AttachType;
 use self::maps::Maps;
+pub use self::peers::Peers;
 pub use self::pins::Pins;
 use self::pins::read_dir;
 pub use self::usage::MapUsage;
 use self::write::Changes;
 use crate::tables::TableSet;
-
-/// Program, attach type and name of the pin, in the order of attachment:
-/// nothing is captured before everything that a captured flow needs is there.
-const HOOKS: [(&str, AttachType, &str); 7] = [
-    ("weir_flow", AttachType::SockOps, "sock_ops"),
-    (
-        "weir_getpeername4",
-        AttachType::Getpeername4,
-        "getpeername4",
-    ),
-    (
-        "weir_getpeername6",
-        AttachType::Getpeername6,
-        "getpeername6",
-    ),
-    ("weir_bind4", AttachType::Bind4, "bind4"),
-    ("weir_bind6", AttachType::Bind6, "bind6"),
-    ("weir_connect4", AttachType::Connect4, "connect4"),
-    ("weir_connect6", AttachType::Connect6, "connect6"),
-];
-
-/// The same for the fence on each enrolled cgroup.
-const FENCES: [(&str, AttachType, &str); 2] = [
-    ("weir_fence4", AttachType::Connect4, "connect4"),
-    ("weir_fence6", AttachType::Connect6, "connect6"),
-];
-
-/// The kernel programs and where they hang, for `weir status`.
-pub fn hooks() -> impl Iterator<Item = (&'static str, &'static str)> {
-    HOOKS.into_iter().map(|(program, _, hook)| (program, hook))
-}
 
 /// The kernel half, loaded and attached.
 pub struct Kernel {
@@ -349,6 +323,7 @@ fn load_object(pins: &Pins, limits: &Limits, debug: bool) -> Result<Ebpf, Kernel
         .map_err(|error| KernelError::Load(chain(&error)))?;
     for (_, program) in ebpf.programs_mut() {
         let loaded = match program {
+            Program::CgroupSock(program) => program.load(),
             Program::CgroupSockAddr(program) => program.load(),
             Program::SockOps(program) => program.load(),
             _ => Ok(()),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use proxy_common::{
-    Addr, Decision, Destination, EgressDefault, Port, Reason, RuleId, Verdict, decide,
+    Addr, Decision, Destination, EgressDefault, Port, Reason, RuleId, Transport, Verdict, decide,
 };
 
 use crate::config::object::{AppProtocol, ObjectName};
@@ -53,7 +53,8 @@ fn destination(
     let unclear = |text: String| ExplainError::UnclearDestination(text);
     match &target.host {
         Host::Address(ip) => {
-            let port = target.port.or_else(|| only_port_at(snapshot, *ip));
+            let only = || only_port_at(snapshot, *ip, target.transport);
+            let port = target.port.or_else(only);
             let address = |port: Port| Asked::Address(SocketAddr::new(*ip, port.0));
             let bracketed = if ip.is_ipv6() {
                 format!("[{ip}]")
@@ -70,7 +71,9 @@ fn destination(
                 .values()
                 .map(AsRef::as_ref)
                 .filter(|view| {
-                    view.name == service && target.port.is_none_or(|port| port == view.port)
+                    view.name == service
+                        && view.protocol.transport() == target.transport
+                        && target.port.is_none_or(|port| port == view.port)
                 })
                 .collect();
             match (ports.as_slice(), target.port) {
@@ -112,12 +115,12 @@ fn address_of(snapshot: &Snapshot, source: &Source, view: &ServiceView) -> Optio
     addresses.min_by_key(unreachable)
 }
 
-fn only_port_at(snapshot: &Snapshot, ip: IpAddr) -> Option<Port> {
+fn only_port_at(snapshot: &Snapshot, ip: IpAddr, transport: Transport) -> Option<Port> {
     let mut ports = snapshot
         .tables
         .services
         .keys()
-        .filter(|key| key.addr.to_ip() == ip)
+        .filter(|key| key.addr.to_ip() == ip && key.is(transport))
         .map(|key| key.port);
     ports.next().filter(|_| ports.next().is_none())
 }
@@ -136,8 +139,13 @@ fn by_address(
             source.name
         )));
     };
-    let decision = decide(&snapshot.tables, workload, netns, Destination::from(addr));
-    explanation.destination = addr.to_string();
+    let transport = query.destination.transport;
+    let dst = Destination::from(addr);
+    let decision = decide(&snapshot.tables, workload, netns, transport, dst);
+    explanation.destination = match transport {
+        Transport::Tcp => addr.to_string(),
+        Transport::Udp => format!("{addr}/udp"),
+    };
     told(snapshot, &decision, explanation);
     if let Some(view) = snapshot.services.get(&decision.service) {
         routed(source, view, query, &Addr::from(addr.ip()), explanation)?;
@@ -179,6 +187,7 @@ fn routed(
         AppProtocol::Detect => "detect",
         AppProtocol::Http => "http",
         AppProtocol::Tcp => "tcp",
+        AppProtocol::Udp => "udp",
     };
     explanation.protocol = Some(protocol.into());
     let headers = headers(query)?;
@@ -193,17 +202,17 @@ fn routed(
         authority: &authority,
         headers: &headers,
     };
-    let request = (view.protocol != AppProtocol::Tcp).then_some(&request);
+    let request = (!view.protocol.is_balanced()).then_some(&request);
     let rule = view.matching(source, request);
     explanation.route_rule = rule.map(|rule| rule.label.to_string());
     explanation.endpoints = match rule {
         None => shares(&view.all, 100, dialled),
         Some(rule) => by_weight(rule, dialled),
     };
-    let refused = if view.protocol == AppProtocol::Tcp {
-        "the connect is refused"
-    } else {
-        "HTTP gets 503, bytes a reset"
+    let refused = match view.protocol {
+        AppProtocol::Tcp => "the connect is refused",
+        AppProtocol::Udp => "the call is refused",
+        AppProtocol::Detect | AppProtocol::Http => "HTTP gets 503, bytes a reset",
     };
     let unserved = rule.map_or(0, |rule| unserved(rule, dialled));
     if explanation.endpoints.is_empty() {

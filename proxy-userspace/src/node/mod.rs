@@ -9,8 +9,10 @@ mod listen;
 mod older;
 mod pod;
 mod status;
+mod waker;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -22,6 +24,7 @@ pub use canary::run as run_canary;
 pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
 
 use self::canary::Canaries;
+use self::waker::Waker;
 use crate::config::object::{LocalPod, ObjectName, Workload};
 use crate::config::{Objects, Warning};
 use crate::control::{
@@ -52,6 +55,7 @@ pub struct Node {
     compiler: Compiler,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     canaries: Canaries,
+    waker: Waker,
     /// The stored configuration was put in force: from now on a workload that
     /// cannot be enrolled is a mistake of whoever applies it.
     started: bool,
@@ -64,21 +68,24 @@ struct Newcomer {
 }
 
 impl Node {
-    /// A node without pods.
+    /// A node without pods, whose workloads may ask `resolvers` for names.
     pub fn new(
         kernel: SharedKernel,
         workers: Vec<WorkerHandle>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
+        resolvers: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
         let slots = lock(&kernel).endpoint_slots();
+        let peers = lock(&kernel).peers().map_err(std::io::Error::other)?;
         Ok(Self {
+            waker: Waker::start(Arc::clone(&snapshot), peers)?,
             kernel,
             home: Netns::current()?,
             workers,
             snapshot,
             telemetry,
-            compiler: Compiler::new(slots),
+            compiler: Compiler::new(slots, resolvers),
             pods: BTreeMap::new(),
             canaries: Canaries::start()?,
             started: false,
@@ -177,6 +184,10 @@ impl Node {
         }
         if !gone.is_empty() || !self.started {
             self.forget_older(enrolled.pods.values().map(Arc::as_ref));
+        }
+        // What an earlier process left may have died while nobody looked.
+        if !self.started || self.snapshot.load().touches_udp {
+            self.waker.poke();
         }
         self.pods = enrolled.pods;
         self.canaries
@@ -347,7 +358,7 @@ impl Dataplane for Node {
     }
 
     fn status(&self) -> DataplaneStatus {
-        status::status(&lock(&self.kernel), &self.pods)
+        status::status(&lock(&self.kernel), &self.pods, self.waker.missing())
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {

@@ -9,8 +9,13 @@ use crate::control::{DataplaneStatus, ListenerStatus, MapStatus, ProgramStatus, 
 use crate::kernel::{Kernel, hooks};
 use crate::snapshot::Snapshot;
 
-/// The state of the kernel half and the listeners.
-pub fn status(kernel: &Kernel, pods: &BTreeMap<ObjectName, Arc<Pod>>) -> DataplaneStatus {
+/// The state of the kernel half and the listeners; `unwoken` says why the owners
+/// of connected UDP sockets do not learn that their endpoint is dead.
+pub fn status(
+    kernel: &Kernel,
+    pods: &BTreeMap<ObjectName, Arc<Pod>>,
+    unwoken: Option<&str>,
+) -> DataplaneStatus {
     let programs = hooks().map(|(program, hook)| ProgramStatus {
         name: program.to_owned(),
         hook: format!("cgroup/{hook}"),
@@ -37,7 +42,12 @@ pub fn status(kernel: &Kernel, pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Datapla
         maps: maps.collect(),
         listeners: listeners.collect(),
         counters: counters.collect(),
-        udp: "UDP is not governed: it passes as if weir were not there".into(),
+        udp: match unwoken {
+            None => "governed and balanced; connected sockets of dead endpoints are woken".into(),
+            Some(why) => format!(
+                "governed and balanced; connected sockets of dead endpoints are NOT woken: {why}"
+            ),
+        },
     }
 }
 

@@ -153,7 +153,8 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
         AppProtocol::Http => Ok(Sniffed::Http {
             prefix: Bytes::new(),
         }),
-        AppProtocol::Tcp => Ok(Sniffed::Bytes {
+        // Of UDP nothing comes here.
+        AppProtocol::Tcp | AppProtocol::Udp => Ok(Sniffed::Bytes {
             prefix: Bytes::new(),
             upstream: None,
         }),

@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::TokioIo;
-use proxy_common::{Decision, Reason, ServiceId, Verdict, decide};
+use proxy_common::{Decision, Reason, ServiceId, Transport, Verdict, decide};
 use tokio::net::TcpStream;
 
 use super::answer::{Refusal, refuse};
@@ -233,6 +233,7 @@ impl Connection {
                 &snapshot.tables,
                 workload,
                 netns,
+                Transport::Tcp,
                 self.captured.flow.destination(),
             ),
             // Unenrolled since: nobody asks weir any more.

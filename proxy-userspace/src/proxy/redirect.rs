@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use proxy_common::{Destination, Flow, decide};
+use proxy_common::{Destination, Flow, Transport, decide};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -30,6 +30,6 @@ pub fn flow(worker: &Worker, pod: &Arc<Pod>, client: &TcpStream) -> Option<Flow>
     let netns = pod.netns().cookie();
     let workload = snapshot.tables.workloads.get(&netns)?;
     let dst = Destination::from(dialled);
-    let decision = decide(&snapshot.tables, workload, netns, dst);
+    let decision = decide(&snapshot.tables, workload, netns, Transport::Tcp, dst);
     Some(Flow::new(workload.id, dst, &decision))
 }

@@ -15,7 +15,6 @@ use proxy_common::{
 use super::ids::Ids;
 use super::{RuleView, ServiceView, Source, Subset};
 use crate::balance::{Blocks, Masses, NoRoom};
-use crate::config::object::AppProtocol;
 use crate::tables::TableSet;
 
 /// What placing a service's tables needs.
@@ -32,7 +31,7 @@ impl Placing<'_> {
     /// The entry of a service port, its table placed. Where its rules tell
     /// sources apart it has none: see [`Self::routes`].
     pub(super) fn entry(&mut self, view: &ServiceView) -> Result<ServiceEntry, NoRoom> {
-        if view.protocol != AppProtocol::Tcp {
+        if !view.protocol.is_balanced() {
             return Ok(ServiceEntry::proxied(view.id));
         }
         // A connection has no request to look at: rules that want one never match.

@@ -7,15 +7,15 @@
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, Block, LISTENERS_MAX, LocalKey, NetworkId,
-    ServiceEntry, ServiceKey,
+    Addr, AddressEntry, AddressKey, AddressKind, Block, Destination, LISTENERS_MAX, LocalKey,
+    NetworkId, ServiceEntry, ServiceKey, Transport,
 };
 
 use super::ids::{self, Ids};
@@ -57,14 +57,17 @@ type Edit<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
 pub struct Compiler {
     ids: Ids,
     blocks: Blocks,
+    resolvers: Vec<SocketAddr>,
 }
 
 impl Compiler {
-    /// One whose tables have place in `capacity` endpoint slots.
-    pub fn new(capacity: u32) -> Self {
+    /// One whose tables have place in `capacity` endpoint slots, and that lets
+    /// every workload ask `resolvers` for names.
+    pub fn new(capacity: u32, resolvers: Vec<SocketAddr>) -> Self {
         Self {
             ids: Ids::default(),
             blocks: Blocks::new(capacity, ids::base()),
+            resolvers,
         }
     }
 
@@ -115,6 +118,7 @@ impl Compiler {
             ids: &mut self.ids,
             tables: &mut snapshot.tables,
             views: &snapshot.egress,
+            resolvers: &self.resolvers,
         };
         snapshot.basis.policies.update(before, objects, &mut into);
         Ok(snapshot)
@@ -301,12 +305,8 @@ fn edits<'a, T: PartialEq>(
 /// The canary's addresses are a service of every network that has a pod here.
 fn canary_keys(network: NetworkId) -> [(AddressKey, ServiceKey); 2] {
     CANARY_ADDRS.map(Addr::from).map(|addr| {
-        let service = ServiceKey {
-            network,
-            addr,
-            port: CANARY_PORT,
-            pad: 0,
-        };
+        let port = CANARY_PORT;
+        let service = ServiceKey::new(network, Destination { addr, port }, Transport::Tcp);
         (AddressKey { network, addr }, service)
     })
 }

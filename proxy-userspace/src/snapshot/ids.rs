@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proxy_common::{
-    NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, WorkloadId,
+    NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, Transport, WorkloadId,
 };
 
 use crate::config::Kind;
@@ -19,7 +19,7 @@ use crate::config::object::{Labels, ObjectName};
 pub type PolicyClass = Vec<(String, Labels)>;
 
 /// What a port table says, as one value.
-pub type PortTable = BTreeMap<Port, PortEntry>;
+pub type PortTable = BTreeMap<(Port, Transport), PortEntry>;
 
 /// Numbers of one kind of thing.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<K: std::hash::Hash + Eq + Clone> Numbers<K> {
 #[derive(Debug)]
 pub struct Ids {
     workloads: Numbers<ObjectName>,
-    services: Numbers<(ObjectName, Port)>,
+    services: Numbers<(ObjectName, Port, Transport)>,
     rules: Numbers<(Kind, ObjectName)>,
     networks: Numbers<String>,
     policy_sets: Numbers<PolicyClass>,
@@ -93,8 +93,12 @@ impl Ids {
     }
 
     /// Of a service port.
-    pub fn service(&mut self, name: &ObjectName, port: Port) -> ServiceId {
-        ServiceId(self.services.of(&(name.clone(), port)))
+    pub fn service(
+        &mut self,
+        name: &ObjectName,
+        (port, transport): (Port, Transport),
+    ) -> ServiceId {
+        ServiceId(self.services.of(&(name.clone(), port, transport)))
     }
 
     /// Of an egress rule.

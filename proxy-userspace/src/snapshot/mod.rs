@@ -12,6 +12,7 @@ mod mesh;
 mod policies;
 mod route;
 mod service;
+mod standing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ use crate::tables::TableSet;
 
 pub use compile::{Compiler, Input, Pods};
 pub use route::{Pick, Request};
+pub use standing::Standing;
 
 /// The service number that the daemon's canary dials: reserved.
 pub const CANARY: ServiceId = ServiceId(u32::MAX);
@@ -58,6 +60,8 @@ pub struct Snapshot {
     pub tables: TableSet,
     /// Endpoints that the one before had and this one has not.
     pub left: Arc<HashSet<SocketAddr>>,
+    /// Whether a service with ports of UDP changed, or its endpoints did.
+    pub touches_udp: bool,
     /// What the next one is made from.
     basis: Basis,
 }

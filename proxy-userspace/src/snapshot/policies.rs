@@ -5,10 +5,13 @@
 //! that was written: its number belongs to its content.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use proxy_common::{EgressEntry, EgressKey, PolicySetId, PortKey, PortTableId, RuleId};
+use proxy_common::{
+    EgressEntry, EgressKey, PolicySetId, Port, PortKey, PortTableId, RuleId, Transport,
+};
 
 use super::EgressView;
 use super::ids::{Ids, PolicyClass, PortTable};
@@ -40,6 +43,8 @@ pub(super) struct Into<'a> {
     pub(super) tables: &'a mut TableSet,
     /// Every rule, as the proxy sees it.
     pub(super) views: &'a imbl::HashMap<RuleId, Arc<EgressView>>,
+    /// Whom every workload may ask for names.
+    pub(super) resolvers: &'a [SocketAddr],
 }
 
 impl Policies {
@@ -89,7 +94,7 @@ impl Policies {
             None => {
                 let mut fresh = Class {
                     policy_set: into.ids.policy_set(&class),
-                    prefixes: Prefixes::default(),
+                    prefixes: Prefixes::new(into.resolvers),
                     hosts: Arc::default(),
                 };
                 let rules = next.egress_rules.values().filter(|rule| is_of(rule));
@@ -143,8 +148,7 @@ impl Policies {
         *uses += 1;
         if *uses == 1 {
             for (port, entry) in table {
-                let key = port_key(id, *port);
-                into.tables.egress_ports.insert(key, *entry);
+                into.tables.egress_ports.insert(port_key(id, *port), *entry);
             }
         }
         id
@@ -166,12 +170,8 @@ impl Policies {
     }
 }
 
-fn port_key(port_table: PortTableId, port: proxy_common::Port) -> PortKey {
-    PortKey {
-        port_table,
-        port,
-        pad: 0,
-    }
+fn port_key(port_table: PortTableId, (port, transport): (Port, Transport)) -> PortKey {
+    PortKey::new(port_table, port, transport)
 }
 
 fn hosts(next: &Objects, class: &PolicyClass, into: &mut Into<'_>) -> Arc<[Arc<EgressView>]> {

@@ -203,7 +203,29 @@ impl Out<'_> {
             None,
             outcomes.map(|counter| (vec![("outcome", counter.name().into())], total(counter))),
         )?;
+        let datagrams = [
+            ("direct", Counter::UdpDirect),
+            ("balanced", Counter::UdpBalanced),
+            ("denied", Counter::UdpDenied),
+            ("no_endpoint", Counter::UdpNoEndpoint),
+        ];
+        self.counter(
+            "weir_kernel_udp",
+            "UDP connects, and datagrams that name their destination, of enrolled workloads, by what the kernel half did with them",
+            None,
+            datagrams.map(|(outcome, counter)| (vec![("outcome", outcome.into())], total(counter))),
+        )?;
         for (name, help, counter) in [
+            (
+                "weir_kernel_udp_forgotten",
+                "Endpoints that a UDP socket had to forget for newer ones: it talks with too many services",
+                Counter::UdpForgotten,
+            ),
+            (
+                "weir_kernel_udp_unwatched",
+                "Connected UDP sockets that were too many to be woken when their endpoint dies",
+                Counter::UdpUnwatched,
+            ),
             (
                 "weir_flow_write_failures",
                 "Flows that could not be written down; their connections were reset",

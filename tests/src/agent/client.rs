@@ -76,6 +76,16 @@ impl Agent {
         self.socket(Kind::Tcp6)
     }
 
+    /// An IPv4 UDP socket.
+    pub fn udp4(&self) -> Result<Sock<'_>, Fault> {
+        self.socket(Kind::Udp4)
+    }
+
+    /// An IPv6 UDP socket that takes mapped addresses too.
+    pub fn udp6(&self) -> Result<Sock<'_>, Fault> {
+        self.socket(Kind::Udp6)
+    }
+
     /// A socket of this kind.
     pub fn socket(&self, kind: Kind) -> Result<Sock<'_>, Fault> {
         let id = self.call(&Op::Socket { kind })?;
@@ -284,6 +294,31 @@ impl Sock<'_> {
             sock: self.id,
             data: data.as_ref().to_vec(),
         })
+    }
+
+    /// One datagram.
+    pub fn send_to(&self, addr: SocketAddr, data: impl AsRef<[u8]>) -> Result<(), Fault> {
+        let data = data.as_ref().to_vec();
+        self.agent.call(&Op::SendTo {
+            sock: self.id,
+            addr,
+            data,
+        })
+    }
+
+    /// One datagram to each, in one `sendmmsg`: how many were sent.
+    pub fn send_many(&self, addrs: &[SocketAddr], data: &str) -> Result<usize, Fault> {
+        self.agent.call(&Op::SendMany {
+            sock: self.id,
+            addrs: addrs.to_vec(),
+            data: data.into(),
+        })
+    }
+
+    /// One datagram as text, and from where it came.
+    pub fn recv_from(&self) -> Result<(String, SocketAddr), Fault> {
+        let (data, from): (Vec<u8>, _) = self.agent.call(&Op::RecvFrom { sock: self.id })?;
+        Ok((String::from_utf8_lossy(&data).into_owned(), from))
     }
 
     /// One `recv`; empty at an orderly end.

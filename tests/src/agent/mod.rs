@@ -7,6 +7,8 @@
 //! makes the calls.
 
 mod client;
+mod datagram;
+mod fault;
 mod hammer;
 mod http;
 mod load;

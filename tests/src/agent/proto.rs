@@ -1,11 +1,11 @@
 //! What a test and an agent say to each other.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+
+pub use super::fault::Fault;
 
 /// A socket of the agent, by number.
 pub type SockId = u32;
@@ -64,6 +64,22 @@ pub enum Op {
     },
     /// Until the other side ends: its data, and how it ended.
     RecvToEnd {
+        sock: SockId,
+    },
+    /// One datagram.
+    SendTo {
+        sock: SockId,
+        addr: SocketAddr,
+        data: Vec<u8>,
+    },
+    /// One datagram to each, in one `sendmmsg`.
+    SendMany {
+        sock: SockId,
+        addrs: Vec<SocketAddr>,
+        data: Vec<u8>,
+    },
+    /// One datagram, and from where it came.
+    RecvFrom {
         sock: SockId,
     },
     ShutdownWrite {
@@ -135,6 +151,10 @@ pub enum Kind {
     Tcp6,
     /// Multipath TCP over IPv4.
     Mptcp4,
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6, mapped IPv4 addresses included.
+    Udp6,
 }
 
 /// An option of a socket.
@@ -187,6 +207,11 @@ pub enum Service {
     },
     /// Reads a line, answers `name peer line` and closes.
     Whoami {
+        /// Its name.
+        name: String,
+    },
+    /// Answers each datagram with `name peer data`.
+    Datagrams {
         /// Its name.
         name: String,
     },
@@ -340,45 +365,4 @@ pub struct Ending {
     pub data: Vec<u8>,
     /// `None`: an orderly end. Else the error that `recv` gave.
     pub fault: Option<Fault>,
-}
-
-/// A call that failed.
-#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
-pub struct Fault {
-    /// The kernel's number for it, where it came from the kernel.
-    pub errno: Option<i32>,
-    /// What failed, in words.
-    pub what: String,
-}
-
-impl Fault {
-    /// Whether the kernel gave this error.
-    pub fn is(&self, errno: Errno) -> bool {
-        self.errno == Some(errno as i32)
-    }
-
-    pub(crate) fn other(what: impl fmt::Display) -> Self {
-        Self {
-            errno: None,
-            what: what.to_string(),
-        }
-    }
-}
-
-impl From<std::io::Error> for Fault {
-    fn from(error: std::io::Error) -> Self {
-        Self {
-            errno: error.raw_os_error(),
-            what: error.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.errno {
-            Some(errno) => write!(f, "{:?} ({})", Errno::from_raw(errno), self.what),
-            None => f.write_str(&self.what),
-        }
-    }
 }

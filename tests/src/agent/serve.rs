@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
-use super::http;
 use super::proto::{Fault, Service};
+use super::{datagram, http};
 use crate::app;
 
 /// Serves until the agent ends; the address it got.
@@ -16,6 +16,12 @@ pub(super) fn start(addr: SocketAddr, what: Service) -> Result<SocketAddr, Fault
             let socket = UdpSocket::bind(addr)?;
             let bound = socket.local_addr()?;
             thread::spawn(move || dns(&socket, &records));
+            Ok(bound)
+        }
+        Service::Datagrams { name } => {
+            let socket = UdpSocket::bind(addr)?;
+            let bound = socket.local_addr()?;
+            thread::spawn(move || datagram::whoami(&socket, &name));
             Ok(bound)
         }
         Service::Http { pod, version } => {

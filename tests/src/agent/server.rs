@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::load::Running;
 use super::proto::{Fault, Op};
 use super::sockets::Sockets;
-use super::{hammer, http, load, serve, sockets, storm};
+use super::{datagram, hammer, http, load, serve, storm};
 
 /// Answers requests on standard input until it ends.
 pub fn run() -> Result<()> {
@@ -50,7 +50,7 @@ impl State {
             Op::Bind { sock, addr } => value(sockets.get(sock)?.bind(addr)?),
             Op::Connect { sock, addr } => value(sockets.get(sock)?.connect(addr)?),
             Op::FastOpen { sock, addr, data } => value(sockets.get(sock)?.fast_open(addr, &data)?),
-            Op::Udp { addr, data } => value(sockets::udp(addr, &data)?),
+            Op::Udp { addr, data } => value(datagram::exchange(addr, &data)?),
             Op::Unconnect { sock } => value(sockets.get(sock)?.unconnect()?),
             Op::Listen { sock, backlog } => value(sockets.get(sock)?.listen(backlog)?),
             Op::Accept { sock } => value(sockets.accept(sock)?),
@@ -58,6 +58,11 @@ impl State {
             Op::PeerAddr { sock } => value(sockets.get(sock)?.peer_addr()?),
             Op::Send { sock, data } => value(sockets.get(sock)?.send(&data)?),
             Op::Recv { sock, max } => value(sockets.get(sock)?.recv(max)?),
+            Op::SendTo { sock, addr, data } => value(sockets.get(sock)?.send_to(addr, &data)?),
+            Op::SendMany { sock, addrs, data } => {
+                value(sockets.get(sock)?.send_many(&addrs, &data)?)
+            }
+            Op::RecvFrom { sock } => value(sockets.get(sock)?.recv_from()?),
             Op::RecvToEnd { sock } => value(sockets.get(sock)?.recv_to_end()?),
             Op::ShutdownWrite { sock } => value(sockets.get(sock)?.shutdown_write()?),
             Op::Close { sock } => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -11,11 +11,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::datagram;
 use super::proto::{BulkReport, Ending, Fault, Kind, SockId, SockOption};
 use crate::patience::patiently;
 
 /// How long a call may take unless a test says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// What one connection may say until its end.
 const ENDING_MAX: usize = 4 << 20;
 
@@ -29,13 +30,15 @@ pub(super) struct Sockets {
 
 impl Sockets {
     pub(super) fn open(&mut self, kind: Kind) -> Result<SockId, Fault> {
-        let (domain, protocol) = match kind {
-            Kind::Tcp4 => (Domain::IPV4, Protocol::TCP),
-            Kind::Tcp6 => (Domain::IPV6, Protocol::TCP),
-            Kind::Mptcp4 => (Domain::IPV4, Protocol::MPTCP),
+        let (domain, of_type, protocol) = match kind {
+            Kind::Tcp4 => (Domain::IPV4, Type::STREAM, Protocol::TCP),
+            Kind::Tcp6 => (Domain::IPV6, Type::STREAM, Protocol::TCP),
+            Kind::Mptcp4 => (Domain::IPV4, Type::STREAM, Protocol::MPTCP),
+            Kind::Udp4 => (Domain::IPV4, Type::DGRAM, Protocol::UDP),
+            Kind::Udp6 => (Domain::IPV6, Type::DGRAM, Protocol::UDP),
         };
-        let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
-        if matches!(kind, Kind::Tcp6) {
+        let socket = Socket::new(domain, of_type, Some(protocol))?;
+        if matches!(kind, Kind::Tcp6 | Kind::Udp6) {
             socket.set_only_v6(false)?;
         }
         self.add(socket)
@@ -96,7 +99,7 @@ impl Sockets {
     }
 }
 
-/// One TCP socket.
+/// One socket.
 pub(super) struct Sock(Socket);
 
 impl Sock {
@@ -160,6 +163,19 @@ impl Sock {
         Ok((&self.0).write_all(data)?)
     }
 
+    pub(super) fn send_to(&self, addr: SocketAddr, data: &[u8]) -> Result<(), Fault> {
+        self.0.send_to(data, &addr.into())?;
+        Ok(())
+    }
+
+    pub(super) fn send_many(&self, addrs: &[SocketAddr], data: &[u8]) -> Result<usize, Fault> {
+        datagram::send_many(&self.0, addrs, data)
+    }
+
+    pub(super) fn recv_from(&self) -> Result<(Vec<u8>, SocketAddr), Fault> {
+        datagram::receive(&self.0)
+    }
+
     pub(super) fn recv(&self, max: usize) -> Result<Vec<u8>, Fault> {
         let mut data = vec![0; max];
         let len = (&self.0).read(&mut data)?;
@@ -205,18 +221,6 @@ impl Sock {
             })
         })
     }
-}
-
-/// One datagram there and one back.
-pub(super) fn udp(addr: SocketAddr, data: &[u8]) -> Result<Vec<u8>, Fault> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(patiently(TIMEOUT)))?;
-    socket.connect(addr)?;
-    socket.send(data)?;
-    let mut answer = vec![0; 2048];
-    let len = socket.recv(&mut answer)?;
-    answer.truncate(len);
-    Ok(answer)
 }
 
 fn inet(addr: &socket2::SockAddr) -> Result<SocketAddr, Fault> {

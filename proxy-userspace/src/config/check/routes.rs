@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Findings;
-use crate::config::object::{AppProtocol, Labels, ObjectName, RouteRule, Service, selects};
+use crate::config::object::{Labels, ObjectName, RouteRule, Service, selects};
 use crate::config::{Kind, Objects};
 
 pub(super) fn check(objects: &Objects, findings: &mut Findings) {
@@ -27,12 +27,12 @@ pub(super) fn check(objects: &Objects, findings: &mut Findings) {
 
 /// Bytes have no headers: such a rule could never be kept.
 fn http_match(name: &ObjectName, rule: &RouteRule, service: &Service, findings: &mut Findings) {
-    let bytes_only = service
-        .ports
-        .iter()
-        .all(|port| port.protocol == AppProtocol::Tcp);
+    let bytes_only = service.ports.iter().all(|port| port.protocol.is_balanced());
     if !rule.request.is_empty() && bytes_only && !service.ports.is_empty() {
-        let value = format!("Service {} has ports for tcp or tls only", service.name);
+        let value = format!(
+            "Service {} has ports for tcp, tls or UDP only",
+            service.name
+        );
         let expected = "no match on the request, or a port that carries HTTP".to_owned();
         findings.mistake(
             Kind::RouteRule,
@@ -59,7 +59,7 @@ fn endpoints(
             .any(|workload| selects(&route.labels, &workload.labels))
         {
             let message = format!(
-                "no ready endpoint of Service {} has the labels {}: {} % of what the rule matches gets 503, or is refused on a tcp or tls port",
+                "no ready endpoint of Service {} has the labels {}: {} % of what the rule matches gets 503, or is refused on a port for tcp, tls or UDP",
                 service.name,
                 listed(&route.labels),
                 route.weight

@@ -112,7 +112,7 @@ fn bytes_cannot_be_matched_as_requests() {
     assert_eq!(
         of("{port: 80, name: tcp}, {port: 81, name: tls}"),
         [
-            "RouteRule default/r: spec.match.request: Service default/s has ports for tcp or tls only: expected no match on the request, or a port that carries HTTP"
+            "RouteRule default/r: spec.match.request: Service default/s has ports for tcp, tls or UDP only: expected no match on the request, or a port that carries HTTP"
         ]
     );
     for ports in [
@@ -217,7 +217,7 @@ fn a_route_to_nobody_is_warned_about() {
     assert_eq!(
         of(READY, "{version: v2}"),
         [
-            "RouteRule default/r: spec.route[0].labels: no ready endpoint of Service default/s has the labels version=v2: 100 % of what the rule matches gets 503, or is refused on a tcp or tls port"
+            "RouteRule default/r: spec.route[0].labels: no ready endpoint of Service default/s has the labels version=v2: 100 % of what the rule matches gets 503, or is refused on a port for tcp, tls or UDP"
         ]
     );
     for other in [

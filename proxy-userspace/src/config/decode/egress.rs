@@ -17,7 +17,7 @@ const PORTS_MAX: usize = 256;
 const MAPPED_LENGTH: u8 = 96;
 
 const TARGET: &str = "a host name, `*.` and a domain, an IP address, or a CIDR";
-const PROTOCOL: &str = "one of `http`, `https`, `tls`, `tcp`";
+const PROTOCOL: &str = "one of `http`, `https`, `tls`, `tcp`, `udp`";
 
 pub(super) fn egress_rule(at: &At<'_>, metadata: Metadata) -> Read<EgressRule> {
     let Metadata { name, labels, .. } = metadata;
@@ -122,10 +122,14 @@ fn ports(at: &At<'_>, target: Result<&EgressTarget, &Wrong>) -> Read<Vec<(Port, 
     if ports.is_empty() {
         return at.wrong("at least one port");
     }
-    for (index, (port, _)) in ports.iter().enumerate() {
-        if ports[..index].iter().any(|(other, _)| other == port) {
+    for (index, (port, protocol)) in ports.iter().enumerate() {
+        let transport = protocol.transport();
+        let is_same = |(other, protocol): &(Port, EgressProtocol)| {
+            (*other, protocol.transport()) == (*port, transport)
+        };
+        if ports[..index].iter().any(is_same) {
             at.complain(format!(
-                "each port once, with one protocol; {port} is there twice"
+                "each port once, with one protocol of TCP and one of UDP; {port} is there twice"
             ));
         }
     }
@@ -143,11 +147,11 @@ fn protocol(at: &At<'_>, target: Result<&EgressTarget, &Wrong>) -> Read<EgressPr
             "`http` for a host name: `https` and `tls` by name come with a later version, \
              this one does not look at the name in the TLS handshake; give the address instead",
         ),
-        "tcp" if by_name => at.wrong(
+        "tcp" | "udp" if by_name => at.wrong(
             "`http` for a host name: bytes carry no name to compare; give the address instead",
         ),
         "https" | "tls" | "tcp" => Ok(EgressProtocol::Tcp),
-        "udp" => at.wrong(format!("{PROTOCOL}: UDP is not governed in this version")),
+        "udp" => Ok(EgressProtocol::Udp),
         _ => at.wrong(PROTOCOL),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use proxy_common::Port;
+use proxy_common::{Port, Transport};
 
 use super::metadata::{Metadata, labels};
 use super::{At, Read, workload};
@@ -127,8 +127,11 @@ fn ports(at: &At<'_>) -> Read<Vec<ServicePort>> {
     let ports: Vec<ServicePort> = at.items(PORTS_MAX, port)?.into_iter().flatten().collect();
     for (index, port) in ports.iter().enumerate() {
         let before = &ports[..index];
-        if before.iter().any(|other| other.port == port.port) {
-            at.complain(format!("each port once; {} is there twice", port.port));
+        if before.iter().any(|other| other.key() == port.key()) {
+            let (port, transport) = port.key();
+            at.complain(format!(
+                "each port of TCP and of UDP once; {port} of {transport} is there twice"
+            ));
         }
         if let Some(name) = &port.name
             && before.iter().any(|other| other.name == port.name)
@@ -139,7 +142,7 @@ fn ports(at: &At<'_>) -> Read<Vec<ServicePort>> {
     Ok(ports)
 }
 
-/// `None` for a port that is not TCP: weir leaves it alone.
+/// `None` for a port that is neither TCP nor UDP: weir leaves it alone.
 fn port(at: &At<'_>) -> Read<Option<ServicePort>> {
     let mut fields = at.fields()?;
     // Kubernetes writes an empty name where there is none.
@@ -154,8 +157,12 @@ fn port(at: &At<'_>) -> Read<Option<ServicePort>> {
         Node::String(_) => at.wrong("a port number: a Workload declares no port names"),
         _ => port_number(at),
     });
-    let tcp = fields.optional("protocol", |at| {
-        at.word(&[("TCP", true), ("UDP", false), ("SCTP", false)])
+    let transport = fields.optional("protocol", |at| {
+        at.word(&[
+            ("TCP", Some(Transport::Tcp)),
+            ("UDP", Some(Transport::Udp)),
+            ("SCTP", None),
+        ])
     });
     let declared = fields.optional("appProtocol", |at| {
         let protocol = protocol_word(at, &at.string()?.to_ascii_lowercase());
@@ -168,17 +175,22 @@ fn port(at: &At<'_>) -> Read<Option<ServicePort>> {
     fields.finish();
     let name = name?.filter(|name| !name.is_empty());
     let (port, target_port, declared) = (port?, target?, declared?.flatten());
-    if tcp? == Some(false) {
-        at.warn("only TCP is governed in this version: port left out");
+    let Some(transport) = transport?.unwrap_or(Some(Transport::Tcp)) else {
+        at.warn("only TCP and UDP are governed in this version: port left out");
         return Ok(None);
-    }
+    };
     // By its name up to the first dash, as in `http-admin`.
     let by_name = || name.and_then(|name| protocol_word(at, name.split('-').next()?));
+    let protocol = match transport {
+        Transport::Tcp => declared.or_else(by_name).unwrap_or(AppProtocol::Detect),
+        // What is in a datagram makes no difference.
+        Transport::Udp => AppProtocol::Udp,
+    };
     Ok(Some(ServicePort {
         name: name.map(str::to_owned),
         port,
         target_port: target_port.unwrap_or(port),
-        protocol: declared.or_else(by_name).unwrap_or(AppProtocol::Detect),
+        protocol,
     }))
 }
 

@@ -9,12 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use proxy_common::{Addr, ServiceAction, ServiceEntry, ServiceKey, WorkloadId};
+use proxy_common::{Addr, Destination, ServiceAction, ServiceEntry, ServiceKey, WorkloadId};
 
 use super::{Compiler, edits};
 use crate::balance::NoRoom;
 use crate::config::Objects;
-use crate::config::object::{ObjectName, Service, ServicePort};
+use crate::config::object::{AppProtocol, ObjectName, Service, ServicePort};
 use crate::snapshot::{BySource, ServiceView, Snapshot, Source, balanced, service};
 use crate::tables::TableSet;
 
@@ -113,7 +113,7 @@ impl Compiler {
         for name in &affected {
             if let Some(service) = before.services.get(name) {
                 for port in &service.ports {
-                    let id = self.ids.service(&service.name, port.port);
+                    let id = self.ids.service(&service.name, port.key());
                     snapshot.services.remove(&id);
                     snapshot.basis.by_source.remove(&id);
                     for key in self.service_keys(service, port) {
@@ -125,6 +125,8 @@ impl Compiler {
         let mut left = HashSet::new();
         for name in &affected {
             if let Some(service) = before.services.get(name) {
+                let mut ports = service.ports.iter();
+                snapshot.touches_udp |= ports.any(|port| port.protocol == AppProtocol::Udp);
                 left.extend(self.endpoints(service, former));
             }
         }
@@ -144,7 +146,7 @@ impl Compiler {
     fn endpoints(&mut self, service: &Service, snapshot: &Snapshot) -> Vec<SocketAddr> {
         let ports = service.ports.iter();
         let views = ports.filter_map(|port| {
-            let id = self.ids.service(&service.name, port.port);
+            let id = self.ids.service(&service.name, port.key());
             snapshot.services.get(&id)
         });
         let endpoints = views.flat_map(|view| view.all.endpoints());
@@ -159,7 +161,7 @@ impl Compiler {
         snapshot: &mut Snapshot,
     ) -> Result<(), NoRoom> {
         for port in &service.ports {
-            let id = self.ids.service(&service.name, port.port);
+            let id = self.ids.service(&service.name, port.key());
             let old = former.services.get(&id).map(Arc::as_ref);
             let view = Arc::new(service::view(objects, service, port, id, old));
             self.entries(service, port, &view, snapshot)?;
@@ -212,13 +214,11 @@ impl Compiler {
     /// Where a port of a service can be dialled.
     fn service_keys(&mut self, service: &Service, port: &ServicePort) -> Vec<ServiceKey> {
         let network = self.ids.network(&service.network);
-        let port = port.port;
+        let (port, transport) = port.key();
         let addresses = service.cluster_ips.iter();
-        let key = |ip: &IpAddr| ServiceKey {
-            network,
-            addr: Addr::from(*ip),
-            port,
-            pad: 0,
+        let key = |ip: &IpAddr| {
+            let addr = Addr::from(*ip);
+            ServiceKey::new(network, Destination { addr, port }, transport)
         };
         addresses.map(key).collect()
     }

@@ -132,7 +132,7 @@ proptest! {
             1..25,
         ),
     ) {
-        let mut compiler = Compiler::new(65_536);
+        let mut compiler = Compiler::new(65_536, Vec::new());
         let (mut objects, mut former) = (Objects::default(), Snapshot::default());
         for step in steps {
             for (kind, number, a, b, gone) in step {

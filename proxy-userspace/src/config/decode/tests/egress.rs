@@ -70,6 +70,7 @@ fn protocols() {
         ("10.0.0.0/8", "tcp", EgressProtocol::Tcp),
         ("10.0.0.1", "https", EgressProtocol::Tcp),
         ("10.0.0.1", "tls", EgressProtocol::Tcp),
+        ("10.0.0.1", "udp", EgressProtocol::Udp),
     ] {
         let ports = format!("[{{port: 443, protocol: {protocol}}}]");
         let (object, _) = accepted(
@@ -91,8 +92,8 @@ fn protocols() {
 foo.com'}, ports: [{port: 443, protocol: https => "https": expected `http` for a host name: `https` and `tls` by name come with a later version
 *.foo.com'}, ports: [{port: 443, protocol: tls => "tls": expected `http` for a host name: `https` and `tls` by name come with a later version
 foo.com'}, ports: [{port: 443, protocol: tcp => "tcp": expected `http` for a host name: bytes carry no name to compare
-10.0.0.1'}, ports: [{port: 443, protocol: udp => "udp": expected one of `http`, `https`, `tls`, `tcp`: UDP is not governed in this version
-10.0.0.1'}, ports: [{port: 443, protocol: grpc => "grpc": expected one of `http`, `https`, `tls`, `tcp`
+foo.com'}, ports: [{port: 443, protocol: udp => "udp": expected `http` for a host name: bytes carry no name to compare
+10.0.0.1'}, ports: [{port: 443, protocol: grpc => "grpc": expected one of `http`, `https`, `tls`, `tcp`, `udp`
 "#,
     );
 }
@@ -147,7 +148,8 @@ name: a => name: "a": expected no `name`: an external destination is given by `s
         spec,
         "spec.ports",
         r"
-{port: 80, protocol: tcp} => : […]: expected each port once, with one protocol; 80 is there twice
+{port: 80, protocol: udp}, {port: 80, protocol: udp} => : […]: expected each port once, with one protocol of TCP and one of UDP; 80 is there twice
+{port: 80, protocol: tcp} => : […]: expected each port once, with one protocol of TCP and one of UDP; 80 is there twice
 {port: 81, protocol: tcp, name: 1} => [1].name: 1: expected no field of this name; known here: port, protocol
 ",
     );

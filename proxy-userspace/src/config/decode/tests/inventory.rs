@@ -10,6 +10,16 @@ fn a_service_tells_its_protocols() {
         ("{port: 80, name: web}", AppProtocol::Detect, None),
         ("{port: 80, name: http}", AppProtocol::Http, None),
         ("{port: 80, name: http-admin}", AppProtocol::Http, None),
+        (
+            "{port: 80, name: http3, protocol: UDP}",
+            AppProtocol::Udp,
+            None,
+        ),
+        (
+            "{port: 80, name: http-x, protocol: UDP}",
+            AppProtocol::Udp,
+            None,
+        ),
         ("{port: 80, name: httpfoo}", AppProtocol::Detect, None),
         (
             "{port: 80, name: tcp-x, appProtocol: HTTP}",
@@ -61,7 +71,7 @@ fn services() {
     warns(
         Kind::Service,
         r"
-{ports: [{port: 53, protocol: UDP}]} => spec.ports[0]: only TCP is governed in this version
+{ports: [{port: 53, protocol: SCTP}]} => spec.ports[0]: only TCP and UDP are governed in this version
 {sessionAffinity: ClientIP} => spec.sessionAffinity: session affinity is not kept
 {ports: [{port: 80, nodePort: 30080}]} => spec.ports[0]: fields not used by weir, left out: `nodePort`
 ",
@@ -83,7 +93,8 @@ fn services() {
 {ports: [{port: '80'}]} => spec.ports[0].port: "80": expected a whole number
 {ports: [{port: 80, targetPort: web}]} => spec.ports[0].targetPort: "web": expected a port number: a Work
 {ports: [{port: 80, protocol: tcp}]} => spec.ports[0].protocol: "tcp": expected one of `TCP`, `UDP`
-{ports: [{port: 80}, {port: 80, name: b}]} => spec.ports: […]: expected each port once; 80
+{ports: [{port: 80}, {port: 80, name: b}]} => spec.ports: […]: expected each port of TCP and of UDP once; 80 of tcp
+{ports: [{port: 53, protocol: UDP, name: a}, {port: 53, protocol: UDP}]} => spec.ports: […]: expected each port of TCP and of UDP once; 53 of udp
 {ports: [{port: 80, name: a}, {port: 81, name: a}]} => spec.ports: […]: expected each port name once; `a`
 {ports: [{port: 80, name: A}]} => spec.ports[0].name: "A": expected a port name
 {selector: {matchLabels: {a: b}}} => spec.selector.matchLabels: {…}: expected a string
