@@ -9,6 +9,7 @@ const MIB: f64 = 1_048_576.0;
 const KIB: f64 = 1024.0;
 
 /// One target, with what was measured; none where its rows were left out.
+#[derive(Clone)]
 pub(super) struct Target {
     /// What is compared.
     pub(super) what: &'static str,
@@ -40,68 +41,91 @@ impl Target {
 
 /// Every target, with the values of this run.
 pub(super) fn all(results: &Results, memory: Option<Memory>) -> Vec<Target> {
-    use Bound::{AtLeast, AtMost};
-    let ratio = |load, quantity, over: Kind, under: Kind| {
-        Some(results.median(load, over, quantity)? / results.median(load, under, quantity)?)
-    };
-    let target = |what, bound, measured| Target {
+    [of_proxied(results), of_balanced(results), of_memory(memory)].concat()
+}
+
+fn target(what: &'static str, bound: Bound, measured: Option<f64>) -> Target {
+    Target {
         what,
         bound,
         measured,
-    };
+    }
+}
+
+impl Results {
+    fn ratio(&self, load: Load, quantity: Quantity, over: Kind, under: Kind) -> Option<f64> {
+        Some(self.median(load, over, quantity)? / self.median(load, under, quantity)?)
+    }
+}
+
+fn of_proxied(results: &Results) -> Vec<Target> {
+    use Bound::{AtLeast, AtMost};
     vec![
         target(
             "HTTP, 64 connections: proxy CPU/request, weir / HAProxy",
             AtMost(0.9),
-            ratio(Load::Http64, Quantity::ProxyCpu, Kind::Weir, Kind::Haproxy),
+            results.ratio(Load::Http64, Quantity::ProxyCpu, Kind::Weir, Kind::Haproxy),
         ),
         target(
             "HTTP, 64 connections: requests/s, weir / HAProxy",
             AtLeast(1.1),
-            ratio(Load::Http64, Quantity::Rate, Kind::Weir, Kind::Haproxy),
+            results.ratio(Load::Http64, Quantity::Rate, Kind::Weir, Kind::Haproxy),
         ),
         target(
             "TCP request/response: p50, weir / no mesh",
             AtMost(1.3),
-            ratio(Load::Exchange, Quantity::P50, Kind::Weir, Kind::NoMesh),
+            results.ratio(Load::Exchange, Quantity::P50, Kind::Weir, Kind::NoMesh),
         ),
         target(
             "TCP bulk sent: Gbit/s, weir / no mesh",
             AtLeast(0.4),
-            ratio(Load::Send, Quantity::Gbits, Kind::Weir, Kind::NoMesh),
+            results.ratio(Load::Send, Quantity::Gbits, Kind::Weir, Kind::NoMesh),
         ),
         target(
             "TCP bulk received: Gbit/s, weir / no mesh",
             AtLeast(0.4),
-            ratio(Load::Receive, Quantity::Gbits, Kind::Weir, Kind::NoMesh),
+            results.ratio(Load::Receive, Quantity::Gbits, Kind::Weir, Kind::NoMesh),
         ),
         // Short connections are judged by what they cost: on few cores, how
         // many fit into a second depends on who wakes up where.
         target(
             "TCP connect + request + close: operations per CPU second, weir / iptables → weir",
             AtLeast(1.2),
-            ratio(Load::Connect, Quantity::NodeCpu, Kind::Redirect, Kind::Weir),
+            results.ratio(Load::Connect, Quantity::NodeCpu, Kind::Redirect, Kind::Weir),
         ),
+    ]
+}
+
+/// Against no mesh at all.
+fn of_balanced(results: &Results) -> Vec<Target> {
+    use Bound::AtLeast;
+    vec![
         target(
             "HTTP, 64 connections: whole-node CPU/request, no mesh / balanced",
             AtLeast(0.97),
-            ratio(Load::Http64, Quantity::NodeCpu, Kind::NoMesh, Kind::Balance),
+            results.ratio(Load::Http64, Quantity::NodeCpu, Kind::NoMesh, Kind::Balance),
         ),
         target(
             "TCP request/response: operations/s, balanced / no mesh",
             AtLeast(0.97),
-            ratio(Load::Exchange, Quantity::Rate, Kind::Balance, Kind::NoMesh),
+            results.ratio(Load::Exchange, Quantity::Rate, Kind::Balance, Kind::NoMesh),
         ),
         target(
             "TCP bulk sent: Gbit/s, balanced / no mesh",
             AtLeast(0.97),
-            ratio(Load::Send, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
+            results.ratio(Load::Send, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
         ),
         target(
             "TCP bulk received: Gbit/s, balanced / no mesh",
             AtLeast(0.97),
-            ratio(Load::Receive, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
+            results.ratio(Load::Receive, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
         ),
+    ]
+}
+
+fn of_memory(memory: Option<Memory>) -> Vec<Target> {
+    use Bound::AtMost;
+    vec![
         target(
             "memory, idle: MiB",
             AtMost(20.0),
