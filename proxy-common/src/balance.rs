@@ -11,6 +11,7 @@
 //! block that is gone sees another number, and reads the service again.
 
 use crate::addr::{Addr, Destination, Port};
+use crate::cells::Cells;
 use crate::decide::Tables;
 use crate::id::{BlockGeneration, RuleId, ServiceId, WorkloadId};
 use crate::service::ServiceKey;
@@ -225,14 +226,22 @@ const HALVINGS: u32 = 25;
 /// by `first`, and every endpoint is that of one of them. A block that is gone
 /// lists nobody.
 #[inline(always)]
-pub fn lists<T: Tables>(tables: &T, block: Block, endpoint: &Target) -> bool {
+pub fn lists<T: Tables, C: Cells>(tables: &T, cells: &C, block: Block, endpoint: &Target) -> bool {
+    const LOW: usize = 0;
+    const HIGH: usize = 1;
     let wanted = endpoint.rank();
-    let (mut low, mut high) = (0, block.len);
+    cells.put(LOW, 0);
+    cells.put(HIGH, u64::from(block.len));
     let mut left = HALVINGS;
-    while left > 0 && low < high {
+    while left > 0 {
         left -= 1;
+        let (low, high) = (cells.get(LOW), cells.get(HIGH));
+        if low >= high {
+            break;
+        }
         let middle = low.wrapping_add(high.wrapping_sub(low) / 2);
-        let Some(slot) = tables.endpoint(block.offset.wrapping_add(middle)) else {
+        #[expect(clippy::cast_possible_truncation, reason = "below the block's length")]
+        let Some(slot) = tables.endpoint(block.offset.wrapping_add(middle as u32)) else {
             return false;
         };
         if slot.generation.0 != block.generation.0 {
@@ -243,9 +252,9 @@ pub fn lists<T: Tables>(tables: &T, block: Block, endpoint: &Target) -> bool {
             return true;
         }
         if found < wanted {
-            low = middle.wrapping_add(1);
+            cells.put(LOW, middle.wrapping_add(1));
         } else {
-            high = middle;
+            cells.put(HIGH, middle);
         }
     }
     false

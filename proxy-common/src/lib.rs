@@ -10,6 +10,7 @@
 mod addr;
 mod balance;
 mod beat;
+mod cells;
 mod counter;
 mod decide;
 mod ending;
@@ -23,6 +24,7 @@ mod transport;
 pub use addr::{Addr, Destination, Port};
 pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw, lists};
 pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
+pub use cells::{CELLS, Cells};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
 pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
@@ -37,7 +39,7 @@ pub use table::{
     LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
     Workload,
 };
-pub use talk::{Heard, HeardKey, Peer, TALKS_MAX, Talk, Talks, Told};
+pub use talk::{Heard, HeardKey, Peer, TALKS_MAX, Talk, Talking, Talks, Told};
 pub use transport::Transport;
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map

@@ -313,7 +313,7 @@ mod pod {
     };
     use crate::{
         Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, Peer, Route,
-        RouteKey, ServiceEntry, ServiceKey, Talks, Told,
+        RouteKey, ServiceEntry, ServiceKey, Talking, Told,
     };
     pod!(
         NetnsCookie,
@@ -341,7 +341,7 @@ mod pod {
         Heard,
         HeardKey,
         Peer,
-        Talks,
+        Talking,
         Told,
     );
 }

@@ -6,6 +6,7 @@
 
 use crate::addr::Port;
 use crate::balance::{Block, Target, lists};
+use crate::cells::{CELLS, Cells};
 use crate::decide::{Reason, Tables};
 use crate::id::{BlockGeneration, NetnsCookie};
 
@@ -32,7 +33,7 @@ pub struct Talk {
     used: u64,
 }
 
-/// The talks of one socket; value of `TALKS`. All zero: none.
+/// The talks of one socket. All zero: none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Talks {
@@ -41,52 +42,71 @@ pub struct Talks {
     clock: u64,
 }
 
+/// Value of `TALKS`: a socket's talks, and room to search them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Talking {
+    /// The talks.
+    pub talks: Talks,
+    /// What they hold between two hooks means nothing.
+    pub cells: [u64; CELLS],
+}
+
 impl Talks {
     /// The endpoint that `dialled` goes to, as long as `block` lists it;
     /// [`Target::NOBODY`]: there is none, or no more. A plain value, as in [`Draw`].
     ///
     /// [`Draw`]: crate::Draw
     #[inline(always)]
-    pub fn endpoint<T: Tables>(&self, tables: &T, block: Block, dialled: &Target) -> Target {
-        let mut endpoint = Target::NOBODY;
-        let mut generation = BlockGeneration::NONE;
-        for talk in &self.talks {
-            if same(&talk.dialled, dialled) {
-                (endpoint, generation) = (talk.endpoint, talk.generation);
-            }
-        }
-        if endpoint.port.0 == 0 || generation.0 == block.generation.0 {
-            return endpoint;
-        }
-        if lists(tables, block, &endpoint) {
-            endpoint
+    pub fn endpoint<T: Tables, C: Cells>(
+        &self,
+        tables: &T,
+        cells: &C,
+        block: Block,
+        dialled: &Target,
+    ) -> Target {
+        let Some(talk) = self.find(cells, dialled) else {
+            return Target::NOBODY;
+        };
+        if talk.generation.0 == block.generation.0 || lists(tables, cells, block, &talk.endpoint) {
+            talk.endpoint
         } else {
             Target::NOBODY
         }
     }
 
-    /// Notes a use of a talk, which may be new. True: another was forgotten for it.
     #[inline(always)]
-    pub fn note(&mut self, dialled: Target, endpoint: Target, generation: BlockGeneration) -> bool {
-        self.clock = self.clock.wrapping_add(1);
-        let used = self.clock;
-        // Its own place, or a free one, or that of the longest silence.
-        let (mut place, mut oldest, mut is_own) = (0, u64::MAX, false);
+    fn find<C: Cells>(&self, cells: &C, dialled: &Target) -> Option<&Talk> {
+        cells.put(PLACE, NOWHERE);
         let mut index = 0;
         while index < TALKS_MAX {
-            let talk = &self.talks[index];
-            if same(&talk.dialled, &dialled) {
-                (place, is_own) = (index, true);
-            } else if !is_own && talk.used < oldest {
-                (place, oldest) = (index, talk.used);
+            if same(&self.talks[index].dialled, dialled) {
+                cells.put(PLACE, index as u64);
             }
             index += 1;
         }
-        // The loop leaves no other place; without the mask the verifier cannot see it.
-        let Some(talk) = self.talks.get_mut(place & (TALKS_MAX - 1)) else {
+        self.talks.get(place(cells))
+    }
+
+    /// Notes a use of a talk, which may be new. True: another was forgotten for it.
+    #[inline(always)]
+    pub fn note<C: Cells>(
+        &mut self,
+        cells: &C,
+        dialled: Target,
+        endpoint: Target,
+        generation: BlockGeneration,
+    ) -> bool {
+        self.clock = self.clock.wrapping_add(1);
+        let used = self.clock;
+        let is_new = self.find(cells, &dialled).is_none();
+        if is_new {
+            self.find_longest_silent(cells);
+        }
+        let Some(talk) = self.talks.get_mut(place(cells)) else {
             return false;
         };
-        let forgets = !is_own && talk.dialled.port.0 != 0;
+        let forgets = is_new && talk.dialled.port.0 != 0;
         *talk = Talk {
             dialled,
             endpoint,
@@ -95,6 +115,21 @@ impl Talks {
             used,
         };
         forgets
+    }
+
+    /// A free place counts as silent for ever.
+    #[inline(always)]
+    fn find_longest_silent<C: Cells>(&self, cells: &C) {
+        cells.put(USED, u64::MAX);
+        let mut index = 0;
+        while index < TALKS_MAX {
+            let used = self.talks[index].used;
+            if used < cells.get(USED) {
+                cells.put(USED, used);
+                cells.put(PLACE, index as u64);
+            }
+            index += 1;
+        }
     }
 
     /// Whether datagrams from `endpoint` may come under another address.
@@ -106,15 +141,36 @@ impl Talks {
     /// The address that a datagram from `endpoint` seems to come from: that of
     /// the latest talk with it, or [`Target::NOBODY`].
     #[inline(always)]
-    pub fn seen_as(&self, endpoint: &Target) -> Target {
-        let (mut seen, mut latest) = (Target::NOBODY, 0);
-        for talk in &self.talks {
-            if talk.used > latest && same(&talk.endpoint, endpoint) {
-                (seen, latest) = (talk.dialled, talk.used);
+    pub fn seen_as<C: Cells>(&self, cells: &C, endpoint: &Target) -> Target {
+        cells.put(PLACE, NOWHERE);
+        cells.put(USED, 0);
+        let mut index = 0;
+        while index < TALKS_MAX {
+            let talk = &self.talks[index];
+            if talk.used > cells.get(USED) && same(&talk.endpoint, endpoint) {
+                cells.put(USED, talk.used);
+                cells.put(PLACE, index as u64);
             }
+            index += 1;
         }
-        seen
+        let talk = self.talks.get(place(cells));
+        talk.map_or(Target::NOBODY, |talk| talk.dialled)
     }
+}
+
+/// Cells of the searches: which place, and when it was used.
+const PLACE: usize = 0;
+const USED: usize = 1;
+/// No place.
+const NOWHERE: u64 = u64::MAX;
+
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "places are few, and nowhere stays out of range"
+)]
+fn place<C: Cells>(cells: &C) -> usize {
+    cells.get(PLACE) as usize
 }
 
 /// Compared by hand: the derived comparison becomes a call of `memcmp`.

@@ -17,8 +17,8 @@ use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, b
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    BlockGeneration, Counter, Decision, Destination, Ending, Event, NetnsCookie, Note, Outcome,
-    Peer, Reason, Target, Transport, Verdict, Workload, choose, decide,
+    BlockGeneration, CELLS, Cells, Counter, Decision, Destination, Ending, Event, NetnsCookie,
+    Note, Outcome, Peer, Reason, Talking, Target, Transport, Verdict, Workload, choose, decide,
 };
 
 use crate::context::{
@@ -28,6 +28,24 @@ use crate::context::{
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
 use crate::{ending, event, outside};
+
+/// Cells beside a socket's talks: its lock is held, so nobody else is at them.
+struct SocketCells(*mut [u64; CELLS]);
+
+impl Cells for SocketCells {
+    #[inline(always)]
+    fn put(&self, cell: usize, value: u64) {
+        // SAFETY: in the socket's storage, which lives as long as the socket.
+        // Volatile: the compiler must not keep it in a register.
+        unsafe { (&raw mut (*self.0)[cell]).write_volatile(value) };
+    }
+
+    #[inline(always)]
+    fn get(&self, cell: usize) -> u64 {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.0)[cell]).read_volatile() }
+    }
+}
 
 /// Which call it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,12 +131,13 @@ fn balance(
     decision: &Decision,
 ) -> i32 {
     // SAFETY: made from zeros, which is a value of this type; `ctx` holds a valid socket.
-    let talks = unsafe { maps::TALKS.get_or_insert_ptr_mut(ctx, None).as_mut() };
-    let Some(talks) = talks else {
+    let talking = unsafe { maps::TALKS.get_or_insert_ptr_mut(ctx, None).as_mut() };
+    let Some(Talking { talks, cells }) = talking else {
         return refuse(Counter::TableFull);
     };
+    let cells = &SocketCells(cells);
     let dialled = Target::new(dst);
-    let mut target = talks.endpoint(&KernelTables, decision.block, &dialled);
+    let mut target = talks.endpoint(&KernelTables, cells, decision.block, &dialled);
     if target.port.0 == 0 {
         // SAFETY: the helper takes no argument.
         let random = unsafe { bpf_get_prandom_u32() };
@@ -139,7 +158,7 @@ fn balance(
         }
         watch(ctx, netns, dialled, target);
     }
-    if talks.note(dialled, target, decision.block.generation) {
+    if talks.note(cells, dialled, target, decision.block.generation) {
         count(Counter::UdpForgotten);
     }
     rewrite(ctx, family, endpoint);
@@ -221,9 +240,10 @@ fn straight(ctx: &SockAddrContext, dst: Destination, decision: &Decision) {
         return;
     }
     // SAFETY: `ctx` holds a valid socket; the value lives as long as it does.
-    if let Some(talks) = unsafe { maps::TALKS.get_ptr_mut(ctx).as_mut() } {
+    if let Some(Talking { talks, cells }) = unsafe { maps::TALKS.get_ptr_mut(ctx).as_mut() } {
         let itself = Target::new(dst);
-        if talks.knows(&itself) && talks.note(itself, itself, BlockGeneration::NONE) {
+        let cells = &SocketCells(cells);
+        if talks.knows(&itself) && talks.note(cells, itself, itself, BlockGeneration::NONE) {
             count(Counter::UdpForgotten);
         }
     }
@@ -265,8 +285,8 @@ pub fn receive(ctx: &SockAddrContext, family: Family) -> i32 {
     };
     let from = destination(ctx, family);
     // SAFETY: `ctx` holds a valid socket; the value lives as long as it does.
-    if let Some(talks) = unsafe { maps::TALKS.get_ptr_mut(ctx).as_ref() } {
-        let dialled = talks.seen_as(&Target::new(from));
+    if let Some(Talking { talks, cells }) = unsafe { maps::TALKS.get_ptr_mut(ctx).as_mut() } {
+        let dialled = talks.seen_as(&SocketCells(cells), &Target::new(from));
         if let Some(dialled) = dialled.destination() {
             rewrite(ctx, family, dialled);
             return ALLOW;

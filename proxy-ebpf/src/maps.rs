@@ -30,7 +30,7 @@ use aya_ebpf::macros::btf_map;
 use proxy_common::{
     AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
     Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, Peer,
-    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talks, Told, Workload,
+    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talking, Told, Workload,
     WorkloadId,
 };
 
@@ -84,7 +84,7 @@ pub static FLOWS: HashMap<FlowKey, Flow, 65_536> = HashMap::new();
 pub static NOTES: SkStorage<Note> = SkStorage::new();
 
 #[btf_map]
-pub static TALKS: SkStorage<Talks> = SkStorage::new();
+pub static TALKS: SkStorage<Talking> = SkStorage::new();
 
 #[btf_map]
 pub static TOLD: SkStorage<Told> = SkStorage::new();

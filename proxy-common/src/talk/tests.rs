@@ -1,5 +1,6 @@
 //! What a UDP socket remembers.
 
+use core::cell::Cell;
 use core::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
@@ -9,6 +10,19 @@ use crate::service::{ServiceEntry, ServiceKey};
 use crate::table::{
     AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, PortEntry, PortKey,
 };
+
+/// Cells in plain memory.
+#[derive(Default)]
+struct Plain([Cell<u64>; CELLS]);
+
+impl Cells for Plain {
+    fn put(&self, cell: usize, value: u64) {
+        self.0[cell].set(value);
+    }
+    fn get(&self, cell: usize) -> u64 {
+        self.0[cell].get()
+    }
+}
 
 fn target(last: u8) -> Target {
     let at = SocketAddr::from((Ipv4Addr::new(10, 0, 0, last), 53));
@@ -70,14 +84,17 @@ fn a_block_lists_its_first_endpoints_and_no_others() {
     for len in 0..all.len() {
         let slots = Slots(4, &all[..len]);
         for last in 0..20 {
-            let listed = lists(&slots, slots.block(), &target(last));
+            let listed = lists(&slots, &Plain::default(), slots.block(), &target(last));
             assert_eq!(listed, all[..len].contains(&last), "{last} of {len}");
         }
         let gone = Block {
             generation: BlockGeneration(3),
             ..slots.block()
         };
-        assert!(!lists(&slots, gone, &target(1)), "its place was used again");
+        assert!(
+            !lists(&slots, &Plain::default(), gone, &target(1)),
+            "its place was used again"
+        );
     }
 }
 
@@ -85,13 +102,15 @@ fn a_block_lists_its_first_endpoints_and_no_others() {
 fn an_endpoint_is_kept_as_long_as_it_is_listed() {
     let mut talks = Talks::default();
     let before = Slots(1, &[1, 2]);
-    let kept = |talks: &Talks, slots: &Slots<'_>| talks.endpoint(slots, slots.block(), &vip(1));
+    let kept = |talks: &Talks, slots: &Slots<'_>| {
+        talks.endpoint(slots, &Plain::default(), slots.block(), &vip(1))
+    };
     assert_eq!(kept(&talks, &before), Target::NOBODY);
-    assert!(!talks.note(vip(1), target(2), BlockGeneration(1)));
+    assert!(!talks.note(&Plain::default(), vip(1), target(2), BlockGeneration(1)));
     assert_eq!(kept(&talks, &before), target(2));
     assert_eq!(kept(&talks, &Slots(2, &[2, 3])), target(2), "another block");
     assert_eq!(kept(&talks, &Slots(3, &[1, 3])), Target::NOBODY);
-    let other = talks.endpoint(&before, before.block(), &vip(2));
+    let other = talks.endpoint(&before, &Plain::default(), before.block(), &vip(2));
     assert_eq!(other, Target::NOBODY, "another service");
 }
 
@@ -100,13 +119,20 @@ fn the_longest_silence_is_forgotten() {
     let mut talks = Talks::default();
     let generation = BlockGeneration(1);
     let slots = Slots(1, &[]);
-    let knows =
-        |talks: &Talks, last| talks.endpoint(&slots, slots.block(), &vip(last)) != Target::NOBODY;
+    let knows = |talks: &Talks, last| {
+        talks.endpoint(&slots, &Plain::default(), slots.block(), &vip(last)) != Target::NOBODY
+    };
     for last in 0..16 {
-        assert!(!talks.note(vip(last), target(1), generation), "{last}");
+        assert!(
+            !talks.note(&Plain::default(), vip(last), target(1), generation),
+            "{last}"
+        );
     }
-    assert!(!talks.note(vip(0), target(1), generation), "used again");
-    assert!(talks.note(vip(16), target(1), generation));
+    assert!(
+        !talks.note(&Plain::default(), vip(0), target(1), generation),
+        "used again"
+    );
+    assert!(talks.note(&Plain::default(), vip(16), target(1), generation));
     assert!(knows(&talks, 0) && knows(&talks, 16) && !knows(&talks, 1));
 }
 
@@ -114,18 +140,23 @@ fn the_longest_silence_is_forgotten() {
 fn an_answer_comes_from_where_the_endpoint_was_last_asked() {
     let mut talks = Talks::default();
     let generation = BlockGeneration(1);
-    assert_eq!(talks.seen_as(&target(1)), Target::NOBODY);
-    talks.note(vip(1), target(1), generation);
-    talks.note(vip(2), target(2), generation);
-    assert_eq!(talks.seen_as(&target(1)), vip(1));
-    talks.note(vip(3), target(1), generation);
-    assert_eq!(talks.seen_as(&target(1)), vip(3));
-    talks.note(vip(1), target(1), generation);
-    assert_eq!(talks.seen_as(&target(1)), vip(1));
+    assert_eq!(talks.seen_as(&Plain::default(), &target(1)), Target::NOBODY);
+    talks.note(&Plain::default(), vip(1), target(1), generation);
+    talks.note(&Plain::default(), vip(2), target(2), generation);
+    assert_eq!(talks.seen_as(&Plain::default(), &target(1)), vip(1));
+    talks.note(&Plain::default(), vip(3), target(1), generation);
+    assert_eq!(talks.seen_as(&Plain::default(), &target(1)), vip(3));
+    talks.note(&Plain::default(), vip(1), target(1), generation);
+    assert_eq!(talks.seen_as(&Plain::default(), &target(1)), vip(1));
     // By its own address.
     assert!(talks.knows(&target(1)) && !talks.knows(&target(3)));
-    talks.note(target(1), target(1), BlockGeneration::NONE);
-    assert_eq!(talks.seen_as(&target(1)), target(1));
+    talks.note(
+        &Plain::default(),
+        target(1),
+        target(1),
+        BlockGeneration::NONE,
+    );
+    assert_eq!(talks.seen_as(&Plain::default(), &target(1)), target(1));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorag
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
     EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
-    NodeConfig, Note, Peer, PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talks,
+    NodeConfig, Note, Peer, PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talking,
     Told, Workload, WorkloadId,
 };
 
@@ -71,7 +71,7 @@ pub const SPECS: [MapSpec; 25] = [
     spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
     spec::<FlowKey, Flow>("FLOWS", MapType::Hash, 65_536),
     spec::<u32, Note>("NOTES", MapType::SkStorage, 0),
-    spec::<u32, Talks>("TALKS", MapType::SkStorage, 0),
+    spec::<u32, Talking>("TALKS", MapType::SkStorage, 0),
     spec::<u32, Told>("TOLD", MapType::SkStorage, 0),
     spec::<u64, Peer>("PEERS", MapType::Hash, 65_536),
     spec::<HeardKey, Heard>("HEARD", MapType::LruHash, 16_384),
