@@ -9,7 +9,9 @@ use std::process::{Command, exit};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Asked now, not when this was compiled: a build directory may be a copy.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets the manifest's directory");
+    let root = Path::new(&manifest)
         .parent()
         .expect("the crate lies in the workspace");
     for input in [

@@ -48,11 +48,18 @@ pub enum Counter {
     /// Connected UDP sockets that found the table of them full: they are not woken
     /// when their endpoint dies.
     UdpUnwatched,
+    /// Connections on this node whose two sockets hand bytes to each other.
+    Accelerated,
+    /// Connections of workloads that accelerate which TCP carries, whole or one way:
+    /// their other end is elsewhere or does not take part, or bytes came too early.
+    AccelerationPassed,
+    /// Sockets that the kernel did not let take part.
+    AccelerationRefused,
 }
 
 impl Counter {
     /// Every counter, in index order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Direct,
         Self::Proxied,
         Self::Denied,
@@ -74,6 +81,9 @@ impl Counter {
         Self::UdpNoEndpoint,
         Self::UdpForgotten,
         Self::UdpUnwatched,
+        Self::Accelerated,
+        Self::AccelerationPassed,
+        Self::AccelerationRefused,
     ];
 
     /// The label value of this counter in the metrics.
@@ -100,6 +110,9 @@ impl Counter {
             Self::UdpNoEndpoint => "udp_no_endpoint",
             Self::UdpForgotten => "udp_forgotten",
             Self::UdpUnwatched => "udp_unwatched",
+            Self::Accelerated => "accelerated",
+            Self::AccelerationPassed => "acceleration_passed",
+            Self::AccelerationRefused => "acceleration_refused",
         }
     }
 }

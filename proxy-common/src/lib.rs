@@ -7,6 +7,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod accelerate;
 mod addr;
 mod balance;
 mod beat;
@@ -21,6 +22,7 @@ mod table;
 mod talk;
 mod transport;
 
+pub use accelerate::{Acceleration, Extent, OfferKey, Partner, Seat, Stage};
 pub use addr::{Addr, Destination, Port};
 pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw, lists};
 pub use beat::{BEAT_AGE_MAX_NANOS, Beat};

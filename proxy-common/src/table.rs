@@ -1,6 +1,7 @@
 //! Keys and values of the configuration maps. The daemon writes them, the
 //! hooks read them; each is sized by assertion and free of implicit padding.
 
+use crate::accelerate::{Acceleration, Extent};
 use crate::addr::{Addr, Port};
 use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, WorkloadId};
 use crate::transport::Transport;
@@ -62,6 +63,10 @@ pub struct Workload {
     pub on_proxy_down: u8,
     /// How many of `listeners` are in use.
     pub listeners_len: u16,
+    /// An [`Acceleration`], see [`Workload::acceleration`].
+    pub accelerate: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
     /// The proxy's listeners in this workload's network namespace.
     pub listeners: [Listener; LISTENERS_MAX],
 }
@@ -84,6 +89,12 @@ impl Workload {
             1 => OnProxyDown::Open,
             _ => OnProxyDown::Closed,
         }
+    }
+
+    /// What it asks for. An unknown byte asks for nothing.
+    #[inline(always)]
+    pub const fn acceleration(&self) -> Acceleration {
+        Acceleration::from_number(self.accelerate)
     }
 
     /// Whether `port` is that of one of the proxy's listeners here.
@@ -293,6 +304,18 @@ pub struct NodeConfig {
     pub proxy_cgroup: u64,
     /// Pending flows that the table can hold in all.
     pub pending_max: u64,
+    /// An [`Extent`], see [`NodeConfig::extent`].
+    pub accelerate: u8,
+    /// Always 0.
+    pub pad: [u8; 7],
+}
+
+impl NodeConfig {
+    /// For whom the hooks accelerate.
+    #[inline(always)]
+    pub const fn extent(&self) -> Extent {
+        Extent::from_number(self.accelerate)
+    }
 }
 
 #[cfg(feature = "user")]
@@ -312,8 +335,8 @@ mod pod {
         PortEntry, PortKey, Workload, WorkloadId,
     };
     use crate::{
-        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, Peer, Route,
-        RouteKey, ServiceEntry, ServiceKey, Talking, Told,
+        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, OfferKey, Partner,
+        Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told,
     };
     pod!(
         NetnsCookie,
@@ -343,12 +366,15 @@ mod pod {
         Peer,
         Talking,
         Told,
+        OfferKey,
+        Partner,
+        Seat,
     );
 }
 
 const _: () = {
     assert!(size_of::<Listener>() == 24);
-    assert!(size_of::<Workload>() == 20 + 24 * LISTENERS_MAX);
+    assert!(size_of::<Workload>() == 24 + 24 * LISTENERS_MAX);
     assert!(size_of::<LocalKey>() == 24);
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<AddressEntry>() == 4);
@@ -356,5 +382,5 @@ const _: () = {
     assert!(size_of::<EgressEntry>() == 4);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<PortEntry>() == 8);
-    assert!(size_of::<NodeConfig>() == 16);
+    assert!(size_of::<NodeConfig>() == 24);
 };

@@ -30,6 +30,7 @@ use proxy_common::{
     Note, OnProxyDown, Reason, Transport, Verdict, Workload, decide,
 };
 
+use crate::accelerate;
 use crate::balance;
 use crate::context::{
     ALLOW, Family, REFUSE, destination, is_proxy, netns, raw, refuse, rewrite, transport, workload,
@@ -58,6 +59,9 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
         return ALLOW;
     };
     if is_proxy() {
+        if transport == Transport::Tcp {
+            accelerate::mark_upstream(ctx);
+        }
         return ALLOW;
     }
     forget_note(ctx);

@@ -33,8 +33,10 @@ const EEXIST: i32 = -17;
 
 /// One of a socket's two ends.
 #[derive(Clone, Copy)]
-enum End {
+pub enum End {
+    /// The socket's own.
     Local,
+    /// Its peer's.
     Remote,
 }
 
@@ -187,8 +189,9 @@ fn key(ctx: &SockOpsContext, dialler: End) -> FlowKey {
     }
 }
 
+/// The address of one end.
 #[inline(always)]
-fn addr(ctx: &SockOpsContext, end: End) -> Addr {
+pub fn addr(ctx: &SockOpsContext, end: End) -> Addr {
     let ops = ctx.ops;
     // SAFETY: a valid context. Word by word and volatile: the verifier allows
     // no wider access to these fields.
@@ -218,15 +221,16 @@ fn addr(ctx: &SockOpsContext, end: End) -> Addr {
     clippy::cast_possible_truncation,
     reason = "in host order the high half is always zero"
 )]
-fn port(ctx: &SockOpsContext, end: End) -> Port {
+pub fn port(ctx: &SockOpsContext, end: End) -> Port {
     match end {
         End::Local => Port(ctx.local_port() as u16),
         End::Remote => Port(u32::from_be(ctx.remote_port()) as u16),
     }
 }
 
+/// The socket; may be null.
 #[inline(always)]
-fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
+pub fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
     // SAFETY: a valid context; the caller checks for null.
     unsafe { (*ctx.ops).__bindgen_anon_2.sk }
 }

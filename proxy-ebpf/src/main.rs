@@ -15,6 +15,7 @@
     reason = "aya's macros hand every entry point its context by value"
 )]
 
+mod accelerate;
 mod balance;
 mod bind;
 mod connect;
@@ -27,11 +28,12 @@ mod flow;
 mod maps;
 mod outside;
 mod peername;
+mod redirect;
 mod release;
 mod tables;
 
-use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
-use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sk_msg, sock_ops};
+use aya_ebpf::programs::{SkMsgContext, SockAddrContext, SockContext, SockOpsContext};
 
 use crate::context::Family;
 
@@ -130,6 +132,19 @@ fn weir_fence_sendmsg6(ctx: SockAddrContext) -> i32 {
 #[sock_ops]
 fn weir_flow(ctx: SockOpsContext) -> u32 {
     flow::run(&ctx)
+}
+
+/// Finds the two sockets of a connection on this node. Loaded and attached only
+/// while somebody accelerates.
+#[sock_ops]
+fn weir_accelerate(ctx: SockOpsContext) -> u32 {
+    accelerate::run(&ctx)
+}
+
+/// Hands bytes to the socket opposite. Loaded and attached with the former.
+#[sk_msg]
+fn weir_redirect(ctx: SkMsgContext) -> u32 {
+    redirect::run(&ctx)
 }
 
 #[panic_handler]

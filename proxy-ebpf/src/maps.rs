@@ -20,18 +20,24 @@
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
 //! | `OLDER` | daemon, on enrolment | daemon | daemon |
+//! | `NEARBY` | daemon, on enrolment | `weir_accelerate` | daemon |
+//! | `OFFERS` | `weir_accelerate` at SYN | `weir_accelerate` at accept | `weir_accelerate`, at accept or CLOSE |
+//! | `PARTNERS` | `connect`, `weir_accelerate` | `weir_accelerate`, `weir_redirect` | `weir_accelerate`, or with the socket |
+//! | `SEATS` | `weir_accelerate` | `weir_redirect` | with the socket's connection |
 //! | `EVENTS` | `connect`, `sendmsg`, fence | daemon | consumed |
 //! | `ENDINGS` | `sock_ops`, `connect`, `sendmsg` | daemon | consumed |
 //! | `COUNTERS` | every hook | daemon | – |
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash,
+};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
-    Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, Peer,
-    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talking, Told, Workload,
-    WorkloadId,
+    Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, OfferKey,
+    Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking,
+    Told, Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -103,6 +109,19 @@ pub static LISTENERS: SkStorage<u32> = SkStorage::new();
 
 #[btf_map]
 pub static OLDER: HashMap<u64, NetnsCookie, 65_536, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static NEARBY: HashMap<AddressKey, NetnsCookie, 65_536, GROWS> = HashMap::new();
+
+/// The cookie of the socket that dialled.
+#[btf_map]
+pub static OFFERS: HashMap<OfferKey, u64, 65_536, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static PARTNERS: SkStorage<Partner> = SkStorage::new();
+
+#[btf_map]
+pub static SEATS: SockHash<Seat, 131_072> = SockHash::new();
 
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();

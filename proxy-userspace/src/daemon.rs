@@ -13,13 +13,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, geteuid};
-use proxy_common::Counter;
+use proxy_common::{Acceleration, Counter};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use crate::accelerate::{self, Accelerator, SelfTest};
 use crate::admin::socket::{SocketOptions, Sockets};
 use crate::admin::{Admin, serve as serve_admin};
 use crate::config::Store;
@@ -57,6 +58,8 @@ pub struct RunOptions {
     pub workers: Option<NonZeroUsize>,
     /// DNS servers for host names; empty: those of `/etc/resolv.conf`.
     pub resolvers: Vec<SocketAddr>,
+    /// Socket-to-socket acceleration of workloads that do not choose themselves.
+    pub accelerate: Acceleration,
     /// How much the kernel's maps hold.
     pub map_limits: Limits,
     /// Whether the hooks write debug lines.
@@ -107,14 +110,19 @@ pub fn run(options: &RunOptions) -> Result<()> {
     let (workers, pulses) = start_workers(options, &kernel, &snapshot, &telemetry)?;
     let heartbeat = lock(&kernel).heartbeat()?;
     let _heart = Heart::start(pulses, heartbeat).context("no thread for the heartbeat")?;
+    let accelerator = Accelerator::new(options.accelerate);
+    let tested = Arc::clone(&kernel);
     let node = Node::new(
         kernel,
         workers,
         Arc::clone(&snapshot),
         Arc::clone(&telemetry),
         open_resolvers(options)?,
+        Arc::clone(&accelerator),
     )?;
     let (control, writer) = Control::start(store, objects, node)?;
+    // The hooks enforce by now; the self-test runs beside everything else.
+    let judge = accelerator.begin(&tested, self_test(options)?)?;
     let admin = Arc::new(Admin {
         control,
         observations: Arc::clone(&telemetry) as _,
@@ -129,6 +137,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
     let ended = runtime.block_on(serve(
         options, sockets, admin, streams, &telemetry, &snapshot, signals,
     ));
+    drop(judge);
     // With the last handle gone the writer ends, and the node with it.
     if writer.join().is_err() {
         bail!("the writer of configuration ended by a panic");
@@ -142,6 +151,7 @@ pub fn uninstall(options: UninstallOptions) -> Result<()> {
     ensure!(geteuid().is_root(), "uninstall needs root");
     let removed = Pins::new(&options.bpffs)?.remove()?;
     let root = options.cgroup.map_or_else(Cgroup::find_root, Ok)?;
+    accelerate::remove_cgroup(&root)?;
     let own = Cgroup::open(&root)?.remove_own();
     own.with_context(|| format!("weir's own cgroup below {} is still in use", root.display()))?;
     println!(
@@ -231,9 +241,19 @@ fn load_kernel(options: &RunOptions) -> Result<(SharedKernel, Streams)> {
     let load = LoadOptions {
         limits: options.map_limits.clone(),
         debug: options.debug_hooks,
+        accelerate: options.accelerate != Acceleration::Off,
     };
-    let (kernel, streams) = Kernel::load(&pins, &cgroup, &own, load)?;
+    let (kernel, streams) = Kernel::load(&pins, &cgroup, &own, &load)?;
     Ok((Arc::new(Mutex::new(kernel)), streams))
+}
+
+/// Where the self-test of acceleration runs.
+fn self_test(options: &RunOptions) -> Result<SelfTest> {
+    Ok(SelfTest {
+        cgroup: options.cgroup.clone().map_or_else(Cgroup::find_root, Ok)?,
+        bpffs: options.bpffs.clone(),
+        state_dir: options.state_dir.clone(),
+    })
 }
 
 fn count_kernel(telemetry: &Telemetry, kernel: &SharedKernel) {

@@ -2,6 +2,7 @@
 //! and the tests share.
 #![deny(unsafe_code)]
 
+pub mod accelerate;
 pub mod admin;
 pub mod balance;
 pub mod cli;

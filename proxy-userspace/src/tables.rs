@@ -23,6 +23,8 @@ pub struct TableSet {
     pub workloads: OrdMap<NetnsCookie, Workload>,
     /// `LOCAL`.
     pub local: OrdMap<LocalKey, LocalEntry>,
+    /// `NEARBY`.
+    pub nearby: OrdMap<AddressKey, NetnsCookie>,
     /// `ADDRESSES`.
     pub addresses: OrdMap<AddressKey, AddressEntry>,
     /// `SERVICES`.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::run_args::{RunArgs, UninstallArgs};
+use super::run_args::{Accelerate, RunArgs, UninstallArgs};
 use crate::admin::selector::{Label, Selector};
 use crate::config::Kind;
 
@@ -47,6 +47,15 @@ pub(super) struct CanaryArgs {
     pub(super) dialled: Vec<IpAddr>,
 }
 
+/// Arguments of the self-test.
+#[derive(Debug, Args)]
+pub(super) struct SelfTestArgs {
+    /// The pods' cgroup parent
+    pub(super) cgroup: PathBuf,
+    /// Directory to mount a private bpffs over
+    pub(super) bpffs: PathBuf,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -55,6 +64,9 @@ pub(super) enum Command {
     /// Dial from inside a pod, to see whether it is captured: weir's own tool
     #[command(hide = true)]
     Canary(CanaryArgs),
+    /// Try in a namespace of its own what acceleration breaks: weir's own tool
+    #[command(hide = true)]
+    SelfTest(SelfTestArgs),
     /// Remove everything that weir left in the kernel: the node as it was
     Uninstall(UninstallArgs),
     /// Anything that a running daemon is asked for.
@@ -294,6 +306,9 @@ pub(super) struct EnrollArgs {
     /// An address of the pod; may be repeated; those found in its network namespace if absent
     #[arg(long = "address", value_name = "IP")]
     pub(super) addresses: Vec<IpAddr>,
+    /// Socket-to-socket acceleration of this workload: auto, force or off [default: the daemon's]
+    #[arg(long, value_name = "MODE")]
+    pub(super) accelerate: Option<Accelerate>,
     /// Also close the connections that the pod dialled before: nobody decided on them
     #[arg(long)]
     pub(super) reset_existing: bool,

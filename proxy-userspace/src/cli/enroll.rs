@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::{EnrollArgs, UnenrollArgs};
 use super::client::{Body, ClientError, Query};
+use super::run_args::Accelerate;
 use super::write::{object_path, write_options};
 use super::{Failure, Session};
 use crate::admin::wire::{Closed, Receipt};
@@ -31,7 +32,8 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
         .map(|label| (label.key, label.value.into()))
         .collect();
     let name = ObjectName::new(args.namespace, args.name);
-    let document = json!({
+    let accelerate = args.accelerate.map(|Accelerate(mode)| mode.name());
+    let mut document = json!({
         "apiVersion": Kind::Workload.api_version(),
         "kind": Kind::Workload.as_str(),
         "metadata": { "name": name.name, "namespace": name.namespace, "labels": labels },
@@ -42,6 +44,9 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
             "enrolled": true,
         },
     });
+    if let Some(accelerate) = accelerate {
+        document["spec"]["accelerate"] = accelerate.into();
+    }
     let send = |method: Method, media_type| {
         let query = write_options(object_path(Kind::Workload, &name), &args.write);
         let body = Body {

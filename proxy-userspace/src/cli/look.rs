@@ -11,7 +11,7 @@ use super::print::title;
 use super::table::Table;
 use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
-use crate::control::{Explanation, WorkloadStatus};
+use crate::control::{AccelerationStatus, Explanation, WorkloadStatus};
 
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
@@ -175,8 +175,16 @@ fn status_text(status: &Status) -> String {
             format!("{attached} of {} attached", dataplane.programs.len()),
         ),
         ("listeners", dataplane.listeners.len().to_string()),
+        ("acceleration", acceleration(&dataplane.acceleration)),
         ("UDP", dataplane.udp.clone()),
     ]);
+    for case in &dataplane.acceleration.broken {
+        let _infallible = writeln!(
+            text,
+            "acceleration breaks {}: {}, but {}",
+            case.name, case.must, case.seen
+        );
+    }
     for program in dataplane
         .programs
         .iter()
@@ -243,4 +251,14 @@ pub(super) fn graph(session: &mut Session<'_>, args: &GraphArgs) -> Result<(), F
             .print
             .structured(&session.client.get::<Value>(query("json"))?, Output::Json),
     }
+}
+
+/// Acceleration in one line.
+fn acceleration(status: &AccelerationStatus) -> String {
+    let fault = status.fault.as_ref();
+    let fault = fault.map_or_else(String::new, |fault| format!("; it failed: {fault}"));
+    format!(
+        "{}, in force for {}; self-test: {}{fault}",
+        status.mode, status.in_force_for, status.self_test
+    )
 }

@@ -29,6 +29,7 @@ use self::args::{ADMIN_SOCKET, CanaryArgs, Cli, Command, Question};
 use self::client::{Client, ClientError};
 use self::print::Printer;
 use self::run_args::UninstallArgs;
+use crate::accelerate::run_self_test;
 use crate::admin::problem::Problem;
 use crate::admin::socket::holder;
 use crate::daemon;
@@ -141,6 +142,9 @@ fn dispatch(cli: Cli, print: Printer<'_>) -> Result<Outcome, Failure> {
             Ok(Outcome::Done)
         }
         Command::Canary(args) => canary(&args, print).map(|()| Outcome::Done),
+        Command::SelfTest(args) => run_self_test(&args.cgroup, &args.bpffs)
+            .map(|()| Outcome::Done)
+            .map_err(Failure::Daemon),
         Command::Uninstall(args) => uninstall(args, &socket).map(|()| Outcome::Done),
         Command::Ask(question) => {
             let client = Client::new(&socket).map_err(no_runtime)?;

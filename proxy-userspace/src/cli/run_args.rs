@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use nix::unistd::{Gid, Group};
+use proxy_common::Acceleration;
 use serde::Deserialize;
 
 use super::args::ADMIN_SOCKET;
@@ -53,8 +54,9 @@ pub(super) struct RunArgs {
     /// Threads that carry traffic [default: one per CPU]
     #[arg(long, value_name = "N", env = "WEIR_WORKERS")]
     pub(super) workers: Option<NonZeroUsize>,
-    /// Socket-to-socket acceleration; this version has none and takes only off
-    #[arg(long, value_name = "off", env = "WEIR_ACCELERATE")]
+    /// Socket-to-socket acceleration: where the self-test finds nothing against it,
+    /// whatever it finds, or never; a Workload may choose for itself [default: auto]
+    #[arg(long, value_name = "auto|force|off", env = "WEIR_ACCELERATE")]
     pub(super) accelerate: Option<Accelerate>,
     /// DNS server for host names in egress rules, open to every workload; may be repeated [default: /etc/resolv.conf]
     #[arg(
@@ -111,21 +113,20 @@ pub(super) enum Metrics {
     On(SocketAddr),
 }
 
-/// The one mode of acceleration that this version has.
+/// A mode of acceleration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Accelerate;
+pub(super) struct Accelerate(pub(super) Acceleration);
 
 impl FromStr for Accelerate {
     type Err = String;
 
     fn from_str(mode: &str) -> Result<Self, String> {
         match mode {
-            "off" => Ok(Self),
-            "auto" | "force" => Err(format!(
-                "this version has no socket-to-socket acceleration, so {mode} cannot be kept: use off, or leave it out"
-            )),
-            _ => Err("no such mode: use off, or leave it out".to_owned()),
+            "off" => Ok(Self(Acceleration::Off)),
+            "auto" => Ok(Self(Acceleration::Auto)),
+            "force" => Ok(Self(Acceleration::Force)),
+            _ => Err("no such mode: want auto, force or off".to_owned()),
         }
     }
 }
@@ -251,8 +252,10 @@ impl RunArgs {
             Some(path) => Settings::read(path)?,
             None => Settings::default(),
         };
-        // Only `off` parses, so there is nothing to hand on.
-        let (Some(Accelerate) | None) = self.accelerate.or(file.accelerate);
+        let Accelerate(accelerate) = self
+            .accelerate
+            .or(file.accelerate)
+            .unwrap_or(Accelerate(Acceleration::Auto));
         let resolvers = if self.resolvers.is_empty() {
             file.resolvers
         } else {
@@ -284,6 +287,7 @@ impl RunArgs {
             },
             workers: self.workers.or(file.workers),
             resolvers: resolvers.into_iter().map(|resolver| resolver.0).collect(),
+            accelerate,
             map_limits: limits(file.map_limits, self.map_limits),
             debug_hooks: self.debug_hooks,
             #[cfg(feature = "redirect")]

@@ -68,6 +68,7 @@ pub(super) fn workload(workload: &Workload) -> Value {
         network,
         node,
         local,
+        accelerate,
     } = workload;
     let mut spec = Map::new();
     spec.insert("addresses".into(), json!(addresses));
@@ -80,6 +81,9 @@ pub(super) fn workload(workload: &Workload) -> Value {
         spec.insert("netns".into(), json!(local.netns.to_string_lossy()));
         spec.insert("cgroup".into(), json!(local.cgroup.to_string_lossy()));
         spec.insert("enrolled".into(), json!(local.enrolled));
+    }
+    if let Some(accelerate) = accelerate {
+        spec.insert("accelerate".into(), json!(accelerate.name()));
     }
     document(Kind::Workload, name, labels, spec)
 }

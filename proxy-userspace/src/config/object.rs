@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_common::{EgressDefault, OnProxyDown, Port};
+use proxy_common::{Acceleration, EgressDefault, OnProxyDown, Port};
 
 use super::Kind;
 use super::encode;
@@ -134,6 +134,8 @@ pub struct Workload {
     pub node: Option<String>,
     /// Present for a workload of this node.
     pub local: Option<LocalPod>,
+    /// `spec.accelerate`; the daemon's own choice if absent.
+    pub accelerate: Option<Acceleration>,
 }
 
 /// Which part of a request a match looks at.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
-use proxy_common::{EgressDefault, OnProxyDown, Port};
+use proxy_common::{Acceleration, EgressDefault, OnProxyDown, Port};
 use serde_json::{Map, Value, json};
 
 use super::object::{
@@ -112,9 +112,10 @@ fn workload() -> impl Strategy<Value = Object> {
         any::<bool>(),
         network(),
         option::of(label()),
-        option::of(local),
+        option::of((local, option::of(acceleration()))),
     )
         .prop_map(|(name, labels, addresses, ready, network, node, local)| {
+            let (local, accelerate) = local.unzip();
             Object::Workload(Arc::new(Workload {
                 name,
                 labels,
@@ -123,8 +124,17 @@ fn workload() -> impl Strategy<Value = Object> {
                 network,
                 node,
                 local,
+                accelerate: accelerate.flatten(),
             }))
         })
+}
+
+fn acceleration() -> impl Strategy<Value = Acceleration> {
+    prop_oneof![
+        Just(Acceleration::Off),
+        Just(Acceleration::Auto),
+        Just(Acceleration::Force),
+    ]
 }
 
 fn string_match() -> impl Strategy<Value = StringMatch> {

@@ -227,8 +227,39 @@ pub struct DataplaneStatus {
     pub listeners: Vec<ListenerStatus>,
     /// The counters of both halves, by name.
     pub counters: BTreeMap<String, u64>,
+    /// Socket-to-socket acceleration.
+    pub acceleration: AccelerationStatus,
     /// What becomes of UDP.
     pub udp: String,
+}
+
+/// Socket-to-socket acceleration: for whom, and why not for others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccelerationStatus {
+    /// `auto`, `force` or `off`: what the daemon was started with.
+    pub mode: String,
+    /// For whom it is in force now.
+    pub in_force_for: String,
+    /// What the self-test said of this kernel.
+    pub self_test: String,
+    /// The cases that did not hold.
+    pub broken: Vec<AccelerationCase>,
+    /// Why the kernel half could not accelerate, if it was to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// A case of the self-test that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccelerationCase {
+    /// Its name.
+    pub name: String,
+    /// What must hold.
+    pub must: String,
+    /// What was seen.
+    pub seen: String,
 }
 
 /// One kernel program.

@@ -128,6 +128,17 @@ impl Dataplane for Recorder {
 
     fn status(&self) -> DataplaneStatus {
         DataplaneStatus {
+            acceleration: AccelerationStatus {
+                mode: "auto".to_owned(),
+                in_force_for: "nobody".to_owned(),
+                self_test: "1 does not hold".to_owned(),
+                broken: vec![AccelerationCase {
+                    name: "fin".to_owned(),
+                    must: "the end comes".to_owned(),
+                    seen: "it did not".to_owned(),
+                }],
+                fault: None,
+            },
             udp: "not governed".to_owned(),
             ..DataplaneStatus::default()
         }

@@ -110,7 +110,12 @@ impl Limits {
     /// The same for a map of this name; `None`: its size is not chosen.
     pub fn by_map(&self, name: &str) -> Option<u32> {
         // Every enrolled workload has one count of pending flows.
-        let name = if name == "PENDING" { "WORKLOADS" } else { name };
+        // Those of its addresses that others dial are some of its own.
+        let name = match name {
+            "PENDING" => "WORKLOADS",
+            "NEARBY" => "LOCAL",
+            name => name,
+        };
         let map = TableMap::ALL.iter().find(|map| map.map() == name)?;
         Some(self.of(*map))
     }

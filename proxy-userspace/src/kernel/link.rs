@@ -17,6 +17,8 @@ use super::error::KernelError;
 /// Commands of bpf(2), `enum bpf_cmd`.
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -29,6 +31,8 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 pub enum AttachType {
     /// `BPF_CGROUP_SOCK_OPS`.
     SockOps = 3,
+    /// `BPF_SK_MSG_VERDICT`: on a map of sockets, not on a cgroup.
+    SkMsgVerdict = 7,
     /// `BPF_CGROUP_INET4_BIND`.
     Bind4 = 8,
     /// `BPF_CGROUP_INET6_BIND`.
@@ -263,6 +267,41 @@ impl Attached {
             programs: ids[..count].to_vec(),
         })
     }
+}
+
+/// The arm of `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgAttach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+fn on_map(
+    cmd: libc::c_int,
+    program: BorrowedFd<'_>,
+    map: BorrowedFd<'_>,
+) -> io::Result<libc::c_long> {
+    let mut attr = ProgAttach {
+        target_fd: field(map),
+        attach_bpf_fd: field(program),
+        attach_type: AttachType::SkMsgVerdict as u32,
+        attach_flags: 0,
+    };
+    bpf(cmd, &mut attr)
+}
+
+/// Makes `program` the one that runs on what sockets of `map` send, in place of
+/// any other. Without a link: it stays as long as the map does (Linux 4.18).
+pub fn attach_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    on_map(BPF_PROG_ATTACH, program, map).map(drop)
+}
+
+/// Takes `program` off `map`; sockets that are in it keep it.
+pub fn detach_from_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    on_map(BPF_PROG_DETACH, program, map).map(drop)
 }
 
 /// Makes the pinned link at `pin` run `program` on `cgroup` (whose id is

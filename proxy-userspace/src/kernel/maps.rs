@@ -8,12 +8,12 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage};
+use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage, SockHash};
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
     EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
-    NodeConfig, Note, Peer, PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Talking,
-    Told, Workload, WorkloadId,
+    NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat,
+    ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
@@ -55,7 +55,7 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
 pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 25] = [
+pub const SPECS: [MapSpec; 29] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
@@ -78,6 +78,10 @@ pub const SPECS: [MapSpec; 25] = [
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
     spec::<u64, NetnsCookie>("OLDER", MapType::Hash, OLDER_MAX),
+    spec::<AddressKey, NetnsCookie>("NEARBY", MapType::Hash, 65_536),
+    spec::<OfferKey, u64>("OFFERS", MapType::Hash, 65_536),
+    spec::<u32, Partner>("PARTNERS", MapType::SkStorage, 0),
+    spec::<Seat, u32>("SEATS", MapType::SockHash, 131_072),
     ring("EVENTS", 262_144),
     ring("ENDINGS", 524_288),
     spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),
@@ -146,6 +150,9 @@ pub struct Maps {
     pub egress_ports: HashMap<MapData, PortKey, PortEntry>,
     pub pending: HashMap<MapData, WorkloadId, u64>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
+    pub nearby: HashMap<MapData, AddressKey, NetnsCookie>,
+    pub offers: HashMap<MapData, OfferKey, u64>,
+    pub seats: SockHash<MapData, Seat>,
     pub older: HashMap<MapData, u64, NetnsCookie>,
     pub listeners: SkStorage<MapData, u32>,
     pub counters: PerCpuArray<MapData, u64>,
@@ -166,6 +173,9 @@ impl Maps {
             egress_ports: take(ebpf, "EGRESS_PORTS")?,
             pending: take(ebpf, "PENDING")?,
             flows: take(ebpf, "FLOWS")?,
+            nearby: take(ebpf, "NEARBY")?,
+            offers: take(ebpf, "OFFERS")?,
+            seats: take(ebpf, "SEATS")?,
             older: take(ebpf, "OLDER")?,
             listeners: take(ebpf, "LISTENERS")?,
             counters: take(ebpf, "COUNTERS")?,

@@ -9,38 +9,39 @@
     reason = "bpf(2) has no safe form for links; every block says why it holds"
 )]
 
+mod accelerate;
+mod btf;
+pub mod calls;
 pub mod cgroup;
 mod error;
 mod events;
 mod hooks;
 mod limits;
 mod link;
+mod load;
 mod maps;
 mod older;
 mod peers;
 mod pins;
 mod rival;
+pub mod uring;
 mod usage;
 mod write;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
+use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, SkStorage};
-use aya::programs::Program;
-use aya::{Ebpf, EbpfLoader};
-use proxy_common::{Beat, Counter, Ending, Event, Flow, NodeConfig};
+use proxy_common::{Beat, Counter, Ending, Event, Extent, Flow};
 
 pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
-use self::error::chain;
 pub use self::events::{HookLog, Ring};
 pub use self::hooks::hooks;
 use self::hooks::{FENCES, HOOKS};
 pub use self::limits::{Limits, MapLimit, TableMap};
-use self::link::AttachType;
+use self::load::{attach, load_object, node_config};
 use self::maps::Maps;
 pub use self::peers::Peers;
 pub use self::pins::Pins;
@@ -57,6 +58,13 @@ pub struct Kernel {
     maps: Maps,
     limits: Limits,
     written: TableSet,
+    /// Where the hooks hang, for those that come later.
+    cgroup: Cgroup,
+    proxy_cgroup: u64,
+    extent: Extent,
+    /// For whom it may be, but for those that force it.
+    allowed: Extent,
+    acceleration_fault: Option<String>,
 }
 
 /// How the kernel half is loaded.
@@ -66,6 +74,8 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Whether the hooks write debug lines.
     pub debug: bool,
+    /// Whether acceleration may be asked for.
+    pub accelerate: bool,
 }
 
 /// What else a load yields.
@@ -85,24 +95,20 @@ impl Kernel {
         pins: &Pins,
         cgroup: &Cgroup,
         proxy_cgroup: &Cgroup,
-        options: LoadOptions,
+        options: &LoadOptions,
     ) -> Result<(Self, Streams), KernelError> {
-        let LoadOptions { limits, debug } = options;
+        let (limits, debug) = (options.limits.clone(), options.debug);
         pins.make()?;
         for spec in &maps::SPECS {
             maps::check_pin(spec, &limits, &pins.map(spec.name))?;
         }
-        let mut ebpf = load_object(pins, &limits, debug)?;
+        let mut ebpf = load_object(pins, options)?;
         maps::check_abi(&mut ebpf, &pins.map("ABI"))?;
         let events = Ring::take(&mut ebpf, "EVENTS")?;
         let endings = Ring::take(&mut ebpf, "ENDINGS")?;
         let log = debug.then(|| HookLog::take(&mut ebpf)).transpose()?;
         let mut maps = Maps::take(&mut ebpf)?;
-        let node = NodeConfig {
-            proxy_cgroup: proxy_cgroup.id(),
-            // An eighth in reserve: those that were counted a moment late still fit.
-            pending_max: u64::from(limits.of(TableMap::Flows)) / 8 * 7,
-        };
+        let node = node_config(&limits, proxy_cgroup.id(), Extent::Nobody);
         maps.node
             .set(0, node, 0)
             .map_err(KernelError::map("NODE"))?;
@@ -110,13 +116,21 @@ impl Kernel {
         for (program, at, pin) in HOOKS {
             attach(&ebpf, program, &pins.link(pin), cgroup, at, pin)?;
         }
-        let kernel = Self {
+        let mut kernel = Self {
             ebpf,
             pins: pins.clone(),
             maps,
             limits,
             written,
+            cgroup: Cgroup::open(cgroup.path())?,
+            proxy_cgroup: proxy_cgroup.id(),
+            extent: Extent::default(),
+            allowed: Extent::default(),
+            acceleration_fault: None,
         };
+        if !options.accelerate {
+            kernel.stop_accelerating()?;
+        }
         let streams = Streams {
             events,
             endings,
@@ -134,6 +148,7 @@ impl Kernel {
         match write::write(&mut self.maps, &before, tables, &changes) {
             Ok(()) => {
                 self.written = tables.clone();
+                self.settle_acceleration();
                 Ok(())
             }
             Err(error) => {
@@ -296,74 +311,4 @@ impl Flows {
     pub fn of(&self, socket: &impl std::os::fd::AsRawFd) -> Option<Flow> {
         self.accepted.get(socket, 0).ok()
     }
-}
-
-/// Loads the object with every map pinned (or taken over).
-fn load_object(pins: &Pins, limits: &Limits, debug: bool) -> Result<Ebpf, KernelError> {
-    // 0 turns the hooks' debug lines off; the verifier then drops their code.
-    let level: u8 = if debug {
-        aya_log::Level::Trace as u8
-    } else {
-        0
-    };
-    // The hooks read no kernel structure by offset, so nothing is relocated
-    // against the kernel's BTF, and parsing it would cost tens of megabytes.
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(None)
-        .override_global(aya_log::LEVEL, &level, true);
-    for spec in &maps::SPECS {
-        loader.map_pin_path(spec.name, pins.map(spec.name));
-        if let Some(entries) = limits.by_map(spec.name) {
-            loader.map_max_entries(spec.name, entries);
-        }
-    }
-    let mut ebpf = loader
-        .load(crate::EBPF_OBJECT)
-        .map_err(|error| KernelError::Load(chain(&error)))?;
-    for (_, program) in ebpf.programs_mut() {
-        let loaded = match program {
-            Program::CgroupSock(program) => program.load(),
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            _ => Ok(()),
-        };
-        loaded.map_err(|error| KernelError::Load(chain(&error)))?;
-    }
-    Ok(ebpf)
-}
-
-fn attach(
-    ebpf: &Ebpf,
-    program: &'static str,
-    pin: &Path,
-    cgroup: &Cgroup,
-    at: AttachType,
-    hook: &'static str,
-) -> Result<(), KernelError> {
-    let fd = program_fd(ebpf, program)?;
-    link::ensure(pin, fd.as_fd(), cgroup.as_fd(), cgroup.id(), at).map_err(|error| match error {
-        KernelError::Call {
-            call: "BPF_LINK_CREATE",
-            cause,
-            ..
-        } if cause.raw_os_error() == Some(nix::libc::EPERM) => KernelError::Forbidden {
-            cgroup: cgroup.path().into(),
-            hook,
-            rival: rival::find(cgroup.path(), at),
-        },
-        other => other,
-    })
-}
-
-fn program_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
-    let missing = || KernelError::Load(format!("the object holds no program {name}"));
-    let fd = ebpf
-        .program(name)
-        .ok_or_else(missing)?
-        .fd()
-        .map_err(|error| KernelError::Load(error.to_string()))?;
-    let fd: BorrowedFd<'_> = fd.as_fd();
-    fd.try_clone_to_owned()
-        .map_err(|error| KernelError::call("dup", name, error))
 }

@@ -52,6 +52,7 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Diff<K, V> {
 pub struct Changes {
     workloads: Diff<NetnsCookie, Workload>,
     local: Diff<LocalKey, LocalEntry>,
+    nearby: Diff<AddressKey, NetnsCookie>,
     addresses: Diff<AddressKey, AddressEntry>,
     services: Diff<ServiceKey, ServiceEntry>,
     routes: Diff<RouteKey, Route>,
@@ -66,6 +67,7 @@ impl Changes {
         Self {
             workloads: Diff::between(&from.workloads, &to.workloads),
             local: Diff::between(&from.local, &to.local),
+            nearby: Diff::between(&from.nearby, &to.nearby),
             addresses: Diff::between(&from.addresses, &to.addresses),
             services: Diff::between(&from.services, &to.services),
             routes: Diff::between(&from.routes, &to.routes),
@@ -297,6 +299,11 @@ fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     for key in &changes.local.gone {
         remove(maps.local.remove(key), "LOCAL")?;
     }
+    for key in &changes.nearby.gone {
+        remove(maps.nearby.remove(key), "NEARBY")?;
+    }
+    let nearby = changes.nearby.changed.iter().chain(&changes.nearby.new);
+    put(&mut maps.nearby, "NEARBY", nearby)?;
     Ok(())
 }
 
@@ -352,6 +359,7 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
     let mut tables = TableSet {
         workloads: all("WORKLOADS", maps.workloads.iter())?,
         local: all("LOCAL", maps.local.iter())?,
+        nearby: all("NEARBY", maps.nearby.iter())?,
         addresses: all("ADDRESSES", maps.addresses.iter())?,
         services: all("SERVICES", maps.services.iter())?,
         routes: all("ROUTES", maps.routes.iter())?,

@@ -25,6 +25,7 @@ pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, 
 
 use self::canary::Canaries;
 use self::waker::Waker;
+use crate::accelerate::Accelerator;
 use crate::config::object::{LocalPod, ObjectName, Workload};
 use crate::config::{Objects, Warning};
 use crate::control::{
@@ -56,6 +57,7 @@ pub struct Node {
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     canaries: Canaries,
     waker: Waker,
+    accelerator: Arc<Accelerator>,
     /// The stored configuration was put in force: from now on a workload that
     /// cannot be enrolled is a mistake of whoever applies it.
     started: bool,
@@ -75,6 +77,7 @@ impl Node {
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
         resolvers: Vec<SocketAddr>,
+        accelerator: Arc<Accelerator>,
     ) -> std::io::Result<Self> {
         let slots = lock(&kernel).endpoint_slots();
         let peers = lock(&kernel).peers().map_err(std::io::Error::other)?;
@@ -85,9 +88,10 @@ impl Node {
             workers,
             snapshot,
             telemetry,
-            compiler: Compiler::new(slots, resolvers),
+            compiler: Compiler::new(slots, resolvers, accelerator.mode()),
             pods: BTreeMap::new(),
             canaries: Canaries::start()?,
+            accelerator,
             started: false,
         })
     }
@@ -358,7 +362,8 @@ impl Dataplane for Node {
     }
 
     fn status(&self) -> DataplaneStatus {
-        status::status(&lock(&self.kernel), &self.pods, self.waker.missing())
+        let unwoken = self.waker.missing();
+        status::status(&lock(&self.kernel), &self.pods, unwoken, &self.accelerator)
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::pod::Pod;
+use crate::accelerate::Accelerator;
 use crate::config::object::ObjectName;
 use crate::control::{DataplaneStatus, ListenerStatus, MapStatus, ProgramStatus, WorkloadStatus};
 use crate::kernel::{Kernel, hooks};
@@ -15,6 +16,7 @@ pub fn status(
     kernel: &Kernel,
     pods: &BTreeMap<ObjectName, Arc<Pod>>,
     unwoken: Option<&str>,
+    accelerator: &Accelerator,
 ) -> DataplaneStatus {
     let programs = hooks().map(|(program, hook)| ProgramStatus {
         name: program.to_owned(),
@@ -42,6 +44,7 @@ pub fn status(
         maps: maps.collect(),
         listeners: listeners.collect(),
         counters: counters.collect(),
+        acceleration: accelerator.status(kernel),
         udp: match unwoken {
             None => "governed and balanced; connected sockets of dead endpoints are woken".into(),
             Some(why) => format!(

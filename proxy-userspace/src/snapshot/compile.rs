@@ -14,8 +14,8 @@ use std::time::Instant;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, Block, Destination, LISTENERS_MAX, LocalKey,
-    NetworkId, ServiceEntry, ServiceKey, Transport,
+    Acceleration, Addr, AddressEntry, AddressKey, AddressKind, Block, Destination, LISTENERS_MAX,
+    LocalKey, NetworkId, ServiceEntry, ServiceKey, Transport,
 };
 
 use super::ids::{self, Ids};
@@ -56,16 +56,20 @@ type Edit<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
 #[derive(Debug)]
 pub struct Compiler {
     ids: Ids,
+    /// What the daemon was started with.
+    accelerate: Acceleration,
     blocks: Blocks,
     resolvers: Vec<SocketAddr>,
 }
 
 impl Compiler {
-    /// One whose tables have place in `capacity` endpoint slots, and that lets
-    /// every workload ask `resolvers` for names.
-    pub fn new(capacity: u32, resolvers: Vec<SocketAddr>) -> Self {
+    /// One whose tables have place in `capacity` endpoint slots, that lets every
+    /// workload ask `resolvers` for names, and whose workloads accelerate as
+    /// `accelerate` says unless they say it themselves.
+    pub fn new(capacity: u32, resolvers: Vec<SocketAddr>, accelerate: Acceleration) -> Self {
         Self {
             ids: Ids::default(),
+            accelerate,
             blocks: Blocks::new(capacity, ids::base()),
             resolvers,
         }
@@ -99,6 +103,7 @@ impl Compiler {
             tables: TableSet {
                 workloads: OrdMap::new(),
                 local: OrdMap::new(),
+                nearby: OrdMap::new(),
                 ..former.tables.clone()
             },
             basis: Basis {
@@ -228,6 +233,7 @@ impl Compiler {
             pending_max: PENDING_MAX,
             egress_default: mesh.egress as u8,
             on_proxy_down: mesh.on_proxy_down as u8,
+            accelerate: self.acceleration(workload) as u8,
             ..proxy_common::Workload::default()
         };
         for (slot, listener) in entry.listeners.iter_mut().zip(pod.listeners()) {
@@ -237,6 +243,9 @@ impl Compiler {
             u16::try_from(pod.listeners().len().min(LISTENERS_MAX)).expect("at most four");
         let netns = pod.netns().cookie();
         tables.workloads.insert(netns, entry);
+        if entry.acceleration() != Acceleration::Off {
+            nearby(tables, network, pod);
+        }
         for addr in pod.local() {
             tables.local.insert(
                 LocalKey {
@@ -270,6 +279,15 @@ impl Compiler {
         snapshot.sources.insert(id, Arc::new(source));
     }
 
+    /// What a workload asks for: its own choice, but a daemon that was started
+    /// with `off` has nothing to accelerate with.
+    fn acceleration(&self, workload: &Workload) -> Acceleration {
+        match self.accelerate {
+            Acceleration::Off => Acceleration::Off,
+            default => workload.accelerate.unwrap_or(default),
+        }
+    }
+
     fn egress_view(&mut self, rule: &EgressRule) -> Arc<EgressView> {
         Arc::new(EgressView {
             id: self.ids.rule(&rule.name),
@@ -278,6 +296,16 @@ impl Compiler {
             target: rule.target.clone(),
             ports: rule.ports.iter().map(|(port, _)| *port).collect(),
         })
+    }
+}
+
+/// Where others of this node find the pod that they dial.
+fn nearby(tables: &mut TableSet, network: NetworkId, pod: &Pod) {
+    for ip in pod.claimed() {
+        let addr = Addr::from(*ip);
+        tables
+            .nearby
+            .insert(AddressKey { network, addr }, pod.netns().cookie());
     }
 }
 

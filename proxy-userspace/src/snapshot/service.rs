@@ -170,6 +170,7 @@ mod tests {
             network: String::new(),
             node: None,
             local: None,
+            accelerate: None,
         }
     }
 

@@ -215,6 +215,22 @@ impl Out<'_> {
             None,
             datagrams.map(|(outcome, counter)| (vec![("outcome", outcome.into())], total(counter))),
         )?;
+        let accelerated = [
+            ("accelerated", Counter::Accelerated),
+            ("passed", Counter::AccelerationPassed),
+            ("refused", Counter::AccelerationRefused),
+        ];
+        self.counter(
+            "weir_acceleration",
+            "Connections of workloads that accelerate: socket to socket, left to TCP, refused by the kernel",
+            None,
+            accelerated.map(|(outcome, counter)| (vec![("outcome", outcome.into())], total(counter))),
+        )?;
+        self.kernel_losses(totals)
+    }
+
+    /// What should not happen, or not often.
+    fn kernel_losses(&mut self, totals: &KernelTotals) -> Result<(), Error> {
         for (name, help, counter) in [
             (
                 "weir_kernel_udp_forgotten",
@@ -242,7 +258,7 @@ impl Out<'_> {
                 Counter::EndingsLost,
             ),
         ] {
-            self.counter(name, help, None, [(vec![], total(counter))])?;
+            self.counter(name, help, None, [(vec![], totals[counter as usize])])?;
         }
         Ok(())
     }

@@ -106,9 +106,16 @@ impl<'a> Weir<'a> {
             .args(self.paths()?)
             .arg("--admin-socket")
             .arg(self.admin_socket())
+            .args(self.acceleration())
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
         Proc::start(command, &self.log_path())
+    }
+
+    /// Off unless a test asks: the self-test would take a CPU from every start.
+    fn acceleration(&self) -> &'static [&'static str] {
+        let asked = self.options.args.iter().any(|arg| arg == "--accelerate");
+        if asked { &[] } else { &["--accelerate", "off"] }
     }
 
     fn try_launch(&self) -> Result<Proc> {

@@ -331,9 +331,11 @@ async fn the_looks_show_what_the_daemon_said() {
     let node = Node::with_shop().await;
     let status = node.weir("status").await.done();
     for line in [
-        "node:       node-1\n",
-        "generation: 1 (revision 1)\n",
-        "UDP:        not governed\n",
+        "node:         node-1\n",
+        "generation:   1 (revision 1)\n",
+        "acceleration: auto, in force for nobody; self-test: 1 does not hold\n",
+        "acceleration breaks fin: the end comes, but it did not\n",
+        "UDP:          not governed\n",
     ] {
         assert!(status.contains(line), "{status}");
     }

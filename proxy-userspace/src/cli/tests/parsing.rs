@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use proxy_common::Acceleration;
 
 use super::super::args::{ADMIN_SOCKET, Cli, Command, Question};
 use crate::config::Kind;
@@ -177,13 +178,15 @@ fn run_takes_every_flag() {
 }
 
 #[test]
-fn acceleration_is_refused_by_name() {
-    for mode in ["auto", "force"] {
-        let error = run_options(&format!("weir run --accelerate {mode}")).unwrap_err();
-        assert!(
-            error.contains("no socket-to-socket acceleration") && error.contains(mode),
-            "{error}"
-        );
+fn acceleration_has_three_modes() {
+    for (flags, mode) in [
+        ("", Acceleration::Auto),
+        ("--accelerate auto", Acceleration::Auto),
+        ("--accelerate force", Acceleration::Force),
+        ("--accelerate off", Acceleration::Off),
+    ] {
+        let options = run_options(&format!("weir run {flags}")).unwrap();
+        assert_eq!(options.accelerate, mode, "{flags}");
     }
     assert!(
         run_options("weir run --accelerate frob")
@@ -220,7 +223,7 @@ fn a_settings_file_holds_settings_alone() {
     for (text, says) in [
         ("nodes: n1", "nodes"),
         ("workers: 0", "workers"),
-        ("accelerate: auto", "no socket-to-socket acceleration"),
+        ("accelerate: frob", "no such mode"),
         ("resolvers: [dns]", "want an address"),
         ("kind: RouteRule", "weir apply -f"),
     ] {

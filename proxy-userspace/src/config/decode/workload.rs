@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
+use proxy_common::Acceleration;
+
 use super::metadata::Metadata;
 use super::service::{distinct, host_address};
 use super::{At, Fields, Read};
@@ -11,6 +13,13 @@ use crate::config::object::{LocalPod, Workload};
 
 /// Addresses of one Workload.
 const ADDRESSES_MAX: usize = 16;
+
+/// Words for `spec.accelerate`.
+const ACCELERATE: &[(&str, Acceleration)] = &[
+    ("auto", Acceleration::Auto),
+    ("force", Acceleration::Force),
+    ("off", Acceleration::Off),
+];
 
 pub(super) fn workload(at: &At<'_>, metadata: Metadata) -> Read<Workload> {
     let mut fields = at.fields()?;
@@ -23,8 +32,15 @@ pub(super) fn workload(at: &At<'_>, metadata: Metadata) -> Read<Workload> {
         })
     });
     let local = local(&mut fields);
+    let accelerate = fields.optional("accelerate", |at| at.word(ACCELERATE));
     fields.finish();
     let (addresses, local) = (addresses?.unwrap_or_default(), local?);
+    let accelerate = accelerate?;
+    if accelerate.is_some() && local.is_none() {
+        return at.wrong(
+            "no `accelerate` without netns and cgroup: only a workload of this node is accelerated",
+        );
+    }
     if addresses.is_empty() && local.is_none() {
         return at.wrong("addresses, or netns and cgroup of a workload of this node");
     }
@@ -36,6 +52,7 @@ pub(super) fn workload(at: &At<'_>, metadata: Metadata) -> Read<Workload> {
         network: network?.unwrap_or_default(),
         node: node?,
         local,
+        accelerate,
     })
 }
 

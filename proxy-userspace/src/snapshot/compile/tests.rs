@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use proxy_common::Port;
+use proxy_common::{Acceleration, Port};
 
 use super::*;
 use crate::config::Object;
@@ -75,6 +75,7 @@ fn workload(number: u8, a: u8, b: u8) -> Object {
             cgroup: "/".into(),
             enrolled: true,
         }),
+        accelerate: None,
     }))
 }
 
@@ -132,7 +133,7 @@ proptest! {
             1..25,
         ),
     ) {
-        let mut compiler = Compiler::new(65_536, Vec::new());
+        let mut compiler = Compiler::new(65_536, Vec::new(), Acceleration::Off);
         let (mut objects, mut former) = (Objects::default(), Snapshot::default());
         for step in steps {
             for (kind, number, a, b, gone) in step {

@@ -1,0 +1,111 @@
+//! How connections end: FIN, RST, and what was not read yet.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::super::arena::{
+    Fault, Pair, Road, expect, expect_end, expect_reset, expect_text, read_to_end, write,
+};
+use crate::socket::reset_on_close;
+
+/// What the network takes to bring a FIN or RST over a loopback, many times over.
+const SETTLE: Duration = Duration::from_millis(20);
+
+pub(super) fn fin(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    write(&near, b"last words")?;
+    drop(near);
+    expect_text(&far, "last words")?;
+    expect_end(&far)
+}
+
+pub(super) fn reset(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    write(&near, b"hello")?;
+    expect_text(&far, "hello")?;
+    reset_on_close(&near);
+    drop(near);
+    expect_reset(&far)
+}
+
+pub(super) fn reset_unread(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    write(&near, b"never read")?;
+    std::thread::sleep(SETTLE);
+    drop(far);
+    expect_reset(&near)
+}
+
+pub(super) fn unread_after_fin(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    write(&near, b"kept")?;
+    near.shutdown(Shutdown::Write)?;
+    std::thread::sleep(SETTLE);
+    // The reader has seen the FIN, and sends its own before it reads.
+    far.shutdown(Shutdown::Write)?;
+    std::thread::sleep(SETTLE);
+    expect_text(&far, "kept")?;
+    expect_end(&far)
+}
+
+pub(super) fn unread_after_shutdown(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    write(&far, b"kept")?;
+    near.shutdown(Shutdown::Write)?;
+    std::thread::sleep(SETTLE);
+    drop(far);
+    std::thread::sleep(SETTLE);
+    expect_text(&near, "kept")?;
+    expect_end(&near)
+}
+
+pub(super) fn unread_after_reset(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    write(&near, b"kept")?;
+    std::thread::sleep(SETTLE);
+    reset_on_close(&near);
+    drop(near);
+    std::thread::sleep(SETTLE);
+    expect_text(&far, "kept")?;
+    expect_reset(&far)
+}
+
+pub(super) fn half_close(road: Road) -> Result<(), Fault> {
+    for near_first in [true, false] {
+        let Pair { near, far } = road.pair()?;
+        let (first, second) = if near_first { (near, far) } else { (far, near) };
+        write(&first, b"question")?;
+        first.shutdown(Shutdown::Write)?;
+        let asked = read_to_end(&second)?;
+        expect(asked == b"question", || {
+            format!("{asked:?} came before the FIN")
+        })?;
+        // The reader is not there yet when the answer is.
+        write(&second, b"late ")?;
+        write(&second, b"answer")?;
+        drop(second);
+        std::thread::sleep(SETTLE);
+        let answer = read_to_end(&first)?;
+        expect(answer == b"late answer", || {
+            format!(
+                "of \"late answer\" {:?} arrived",
+                String::from_utf8_lossy(&answer)
+            )
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_after_close(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    drop(far);
+    for _ in 0..100 {
+        if write(&near, b"anybody?").is_err() {
+            return Ok(());
+        }
+        std::thread::sleep(SETTLE / 10);
+    }
+    Err(Fault::Wrong(
+        "writes to a closed peer went on and on".to_owned(),
+    ))
+}

@@ -1,0 +1,293 @@
+//! Acceleration, really: bytes go from socket to socket, whoever does not want
+//! it gets what he always had, and what breaks is what the self-test says.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use testbed::agent::proto::{Service, SockOption};
+use testbed::agent::{HttpRequest, Load};
+use testbed::docs::service;
+use testbed::{Node, Pod, Sock, Weir, WeirOptions, eventually};
+
+/// What membership among the accelerated is known to break, on one kernel or another.
+const KNOWN: [&str; 18] = [
+    "back-pressure",
+    "before-accept",
+    "early-read",
+    "fionread",
+    "ktls",
+    "memory",
+    "notsent-lowat",
+    "oob",
+    "rcvlowat",
+    "reset-unread",
+    "rounds-half-close",
+    "splice-out",
+    "tcp-inq",
+    "trunc",
+    "user-timeout",
+    "uring-multishot",
+    "waitall",
+    "zerocopy",
+];
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, 1], port))
+}
+
+/// Port 80 is proxied, 81 balanced; both are served at 8000 of the server.
+fn start<'a>(node: &'a Node, mode: &str) -> (Weir<'a>, Pod, Pod) {
+    let options = WeirOptions {
+        args: vec!["--accelerate".to_owned(), mode.to_owned()],
+        ..WeirOptions::default()
+    };
+    let weir = Weir::start_with(node, options).unwrap();
+    let [client, server] = node.pods(["client", "server"]).unwrap();
+    weir.enroll(&server, &["app=s"]);
+    weir.enroll(&client, &["app=c"]);
+    weir.apply(&service(
+        "s",
+        "10.96.0.1",
+        "s",
+        &[
+            "port: 80, targetPort: 8000",
+            "port: 81, targetPort: 8000, appProtocol: tcp",
+        ],
+    ));
+    // Canaries are accelerated too: let them come through before anybody counts.
+    eventually("both pods are captured", Duration::from_secs(10), || {
+        let workloads = weir.json(&["workloads"]);
+        let items = workloads["items"].as_array().cloned().unwrap_or_default();
+        let captured = items.iter().filter(|item| item["captured"] == true).count();
+        (captured == 2).then_some(()).ok_or(workloads.to_string())
+    });
+    (weir, client, server)
+}
+
+fn counted(weir: &Weir<'_>, outcome: &str) -> u64 {
+    let labels = [("outcome", outcome)];
+    weir.metrics().count("weir_acceleration_total", &labels)
+}
+
+fn acceleration(weir: &Weir<'_>) -> Value {
+    weir.json(&["status"])["dataplane"]["acceleration"].clone()
+}
+
+/// What the self-test found broken, once it is done.
+fn broken(weir: &Weir<'_>) -> BTreeSet<String> {
+    eventually("a verdict", Duration::from_secs(40), || {
+        let status = acceleration(weir);
+        let said = status["selfTest"].as_str().unwrap_or_default();
+        if !said.contains("known cases") {
+            return Err(said.to_owned());
+        }
+        let cases = status["broken"].as_array().cloned().unwrap_or_default();
+        let names = cases.iter().filter_map(|case| case["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    })
+}
+
+/// One question and one answer over a new connection.
+fn ask<'a>(client: &'a Pod, listener: &Sock<'a>, port: u16) -> (Sock<'a>, Sock<'a>) {
+    let near = client.agent().dial(at(port)).unwrap();
+    near.send("question").unwrap();
+    let (far, _) = listener.accept().unwrap();
+    assert_eq!(far.recv(20).unwrap(), b"question");
+    far.send("answer").unwrap();
+    assert_eq!(near.recv(20).unwrap(), b"answer");
+    (near, far)
+}
+
+#[test]
+fn a_balanced_and_a_proxied_connection_are_accelerated() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = start(&node, "force");
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    for (port, legs) in [(81, 1), (80, 2)] {
+        let before = counted(&weir, "accelerated");
+        let _ends = ask(&client, &listener, port);
+        assert_eq!(counted(&weir, "accelerated") - before, legs, "{port}");
+        assert_eq!(counted(&weir, "passed"), 0);
+        assert_eq!(counted(&weir, "refused"), 0);
+    }
+}
+
+/// Nobody is seated, and nothing hangs anywhere.
+#[test]
+fn off_costs_nothing() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = start(&node, "off");
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    for port in [80, 81] {
+        let _ends = ask(&client, &listener, port);
+    }
+    for outcome in ["accelerated", "passed", "refused"] {
+        assert_eq!(counted(&weir, outcome), 0, "{outcome}");
+    }
+    let status = acceleration(&weir);
+    assert_eq!(status["inForceFor"], "nobody", "{status}");
+    assert!(!node.bpffs().join("weir/links/accelerate").exists());
+}
+
+/// Both ends must take part, and a workload's own word counts.
+#[test]
+fn each_workload_chooses_for_itself() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = start(&node, "force");
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    let choose = |name: &str, mode: &str| {
+        let patch = format!(r#"{{"spec":{{"accelerate":{mode}}}}}"#);
+        weir.ok(&["patch", "workload", name, "-p", &patch]);
+    };
+    let grown = |before: (u64, u64)| {
+        let now = (counted(&weir, "accelerated"), counted(&weir, "passed"));
+        (now.0 - before.0, now.1 - before.1)
+    };
+    for (at_client, at_server, wanted) in [
+        ("null", r#""off""#, (0, 1)),
+        (r#""off""#, "null", (0, 0)),
+        (r#""force""#, "null", (1, 0)),
+    ] {
+        choose("client", at_client);
+        choose("server", at_server);
+        let before = grown((0, 0));
+        let _ends = ask(&client, &listener, 81);
+        assert_eq!(grown(before), wanted, "{at_client} {at_server}");
+    }
+    let refused = weir.cli(&[
+        "patch",
+        "workload",
+        "client",
+        "-p",
+        r#"{"spec":{"accelerate":"on"}}"#,
+    ]);
+    let refused = refused.unwrap();
+    assert!(
+        refused.stderr.contains("one of `auto`, `force`, `off`"),
+        "{refused:?}"
+    );
+}
+
+/// `auto` says what kept it off, or is in force; and a restart remembers.
+#[test]
+fn auto_follows_the_self_test() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, server) = start(&node, "auto");
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    // Enforcement did not wait for it.
+    let _ends = ask(&client, &listener, 80);
+    let found = broken(&weir);
+    let told = weir.ok(&["status"]);
+    for case in &found {
+        assert!(
+            told.contains(&format!("acceleration breaks {case}: ")),
+            "{told}"
+        );
+    }
+    let before = counted(&weir, "accelerated");
+    let _ends = ask(&client, &listener, 81);
+    let legs = counted(&weir, "accelerated") - before;
+    assert_eq!(legs, u64::from(found.is_empty()), "{found:?}");
+    if !found.is_empty() {
+        let status = acceleration(&weir);
+        assert_eq!(status["inForceFor"], "nobody", "{status}");
+        weir.await_log(&["self-test of acceleration: off unless forced"]);
+    }
+    weir.stop().unwrap();
+    weir.launch().unwrap();
+    assert_eq!(broken(&weir), found);
+    let said = acceleration(&weir)["selfTest"].to_string();
+    assert!(said.contains("earlier start"), "{said}");
+}
+
+/// A workload can force what `auto` does not do, for itself alone.
+#[test]
+fn one_workload_forces_it_under_auto() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = start(&node, "auto");
+    let all = broken(&weir).is_empty();
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    let before = counted(&weir, "accelerated");
+    let _ends = ask(&client, &listener, 81);
+    assert_eq!(counted(&weir, "accelerated") - before, u64::from(all));
+    let before = counted(&weir, "accelerated");
+    for name in ["client", "server"] {
+        let force = r#"{"spec":{"accelerate":"force"}}"#;
+        weir.ok(&["patch", "workload", name, "-p", force]);
+    }
+    let _ends = ask(&client, &listener, 81);
+    assert_eq!(counted(&weir, "accelerated") - before, 1);
+}
+
+/// Under `force` nothing fails but what is known, and said.
+#[test]
+fn forced_the_named_failures_are_the_only_ones() {
+    const LEN: u64 = 40 << 20;
+    let node = Node::new().unwrap();
+    let (weir, client, server) = start(&node, "force");
+    let found = broken(&weir);
+    let unknown: Vec<_> = found
+        .iter()
+        .filter(|name| !KNOWN.contains(&name.as_str()))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    for port in [80, 81] {
+        let (near, far) = ask(&client, &listener, port);
+        for sock in [&near, &far] {
+            sock.set(SockOption::Timeout(60_000)).unwrap();
+        }
+        let (at_client, at_server) = std::thread::scope(|scope| {
+            let server = scope.spawn(|| far.bulk(7, LEN, LEN).unwrap());
+            let client = near.bulk(1_000_003, LEN, LEN).unwrap();
+            (client, server.join().unwrap())
+        });
+        assert_eq!(
+            (at_client.received, at_server.received),
+            (LEN, LEN),
+            "{port}"
+        );
+        assert_eq!(at_client.sent_hash, at_server.received_hash, "{port}");
+        assert_eq!(at_server.sent_hash, at_client.received_hash, "{port}");
+        // Each half ends on its own.
+        near.shutdown_write().unwrap();
+        assert_eq!(far.recv(10).unwrap(), b"");
+        far.send("late answer").unwrap();
+        drop(far);
+        let (said, fault) = near.recv_to_end().unwrap();
+        assert!(
+            said == "late answer" || found.contains("rounds-half-close"),
+            "{said} {fault:?}"
+        );
+        // A reset stays one.
+        let (near, far) = ask(&client, &listener, port);
+        near.abort().unwrap();
+        let (_, fault) = far.recv_to_end().unwrap();
+        assert!(fault.is_some(), "{port}: a reset was due");
+    }
+    drop(listener);
+    let what = Service::Http {
+        pod: "server".to_owned(),
+        version: "v1".to_owned(),
+    };
+    server.agent().serve(server.at(8000), what).unwrap();
+    for port in [80, 81] {
+        let load = Load {
+            addr: at(port),
+            request: HttpRequest::get("s", "/"),
+            count: 2_000,
+            connections: 8,
+            pause_ms: 0,
+            pointer: String::new(),
+        };
+        let report = client.agent().load(load).unwrap();
+        assert_eq!(
+            (report.sent, report.failed()),
+            (2_000, 0),
+            "{port}: {report:?}"
+        );
+    }
+    assert!(counted(&weir, "accelerated") > 30);
+}
