@@ -7,11 +7,11 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{
-    Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Transport, Workload, choose,
+    Counter, Decision, Destination, NetnsCookie, Note, Transport, Workload, choose,
 };
 
 use crate::context::{ALLOW, Family, refuse, rewrite};
-use crate::ending::report;
+use crate::ending::no_endpoint;
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
 
@@ -41,16 +41,7 @@ pub fn run(
         return refuse(Counter::ServiceChanged);
     }
     let Some(endpoint) = drawn.target.destination() else {
-        report(Ending {
-            netns,
-            addr: dst.addr,
-            port: dst.port,
-            outcome: Outcome::NoEndpoint.number(),
-            workload: workload.id,
-            service: decision.service,
-            rule: decision.rule,
-            ..Ending::default()
-        });
+        no_endpoint(netns, workload, dst, decision);
         return refuse(Counter::NoEndpoint);
     };
     // SAFETY: the helper takes no argument.

@@ -17,8 +17,8 @@ use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, b
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
-    BlockGeneration, CELLS, Cells, Counter, Decision, Destination, Ending, Event, NetnsCookie,
-    Note, Outcome, Peer, Reason, Talking, Target, Transport, Verdict, Workload, choose, decide,
+    BlockGeneration, CELLS, Cells, Counter, Decision, Destination, Event, NetnsCookie, Note, Peer,
+    Reason, Talking, Target, Transport, Verdict, Workload, choose, decide,
 };
 
 use crate::context::{
@@ -218,16 +218,7 @@ fn nobody(
     decision: &Decision,
 ) -> i32 {
     if event::may_tell(ctx, dst, decision.reason) {
-        ending::report(Ending {
-            netns,
-            addr: dst.addr,
-            port: dst.port,
-            outcome: Outcome::NoEndpoint.number(),
-            workload: workload.id,
-            service: decision.service,
-            rule: decision.rule,
-            ..Ending::default()
-        });
+        ending::no_endpoint(netns, workload, dst, decision);
     }
     refuse(Counter::UdpNoEndpoint)
 }

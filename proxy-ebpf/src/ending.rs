@@ -10,7 +10,10 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockOpsContext;
-use proxy_common::{Counted, Counter, Ending, NetnsCookie, Note, Outcome, Payload, TcpState};
+use proxy_common::{
+    Counted, Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Payload, TcpState,
+    Workload,
+};
 
 use crate::maps::{self, count};
 
@@ -84,9 +87,24 @@ fn counted(ctx: &SockOpsContext) -> Counted {
     }
 }
 
+/// Tells of a connect or datagram that no endpoint was ready for.
+#[inline(always)]
+pub fn no_endpoint(netns: NetnsCookie, workload: &Workload, dst: Destination, decision: &Decision) {
+    report(Ending {
+        netns,
+        addr: dst.addr,
+        port: dst.port,
+        outcome: Outcome::NoEndpoint.number(),
+        workload: workload.id,
+        service: decision.service,
+        rule: decision.rule,
+        ..Ending::default()
+    });
+}
+
 /// Puts one record into the ring.
 #[inline(always)]
-pub fn report(ending: Ending) {
+fn report(ending: Ending) {
     let Some(mut entry) = maps::ENDINGS.reserve(0) else {
         count(Counter::EndingsLost);
         return;
