@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask setup`, `test`, `demo`, `bench` and `vm`.
+//! The project's own commands: `cargo xtask setup`, `test`, `demo`, `release`, `bench`
+//! and `vm`.
 //!
 //! Owns everything a developer or a CI machine calls. Must never become part of
 //! the product, and must build on a bare machine: what the other crates need
@@ -7,6 +8,7 @@
 mod bench;
 mod demo;
 mod process;
+mod release;
 mod setup;
 mod test;
 mod vm;
@@ -35,6 +37,9 @@ enum Command {
     Test(test::Args),
     /// Show weir's main job on one node with pods and services.
     Demo(demo::Args),
+    /// Build weir as it ships, optimised by a profile of itself at work. Takes
+    /// about ten minutes, and root.
+    Release,
     /// Measure weir against no mesh and against iptables with other proxies.
     Bench(bench::Args),
     /// Run the privileged tests on other kernels, on emulated machines. Takes a
@@ -43,6 +48,9 @@ enum Command {
     /// One end of a load of `bench`, inside a pod.
     #[command(hide = true, subcommand)]
     BenchPeer(bench::Peer),
+    /// The work that `release` records a profile of.
+    #[command(hide = true)]
+    BenchTrain,
 }
 
 fn main() -> ExitCode {
@@ -61,8 +69,10 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::ensure(Need::Demo)?;
             demo::run(&args)
         }
+        Command::Release => release::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::BenchTrain => bench::train().map(|()| ExitCode::SUCCESS),
         Command::BenchPeer(peer) => bench::run_peer(&peer).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -17,6 +17,7 @@ mod rival;
 mod row;
 mod scale;
 mod target;
+mod train;
 mod wrk;
 
 use std::fs;
@@ -35,14 +36,12 @@ use report::Report;
 use result::Results;
 use row::{Kind, Plan, Row};
 
+use crate::release::{self, Variant};
 use crate::setup::{self, Need};
-use crate::{process, workspace};
+use crate::workspace;
 
 pub(crate) use peer::{Peer, run as run_peer};
-
-const BUILD_LIMIT: Duration = Duration::from_mins(30);
-/// Below `target`: weir with the feature that release builds lack.
-const REDIRECT_DIR: &str = "target/redirect";
+pub(crate) use train::run as train;
 
 /// What `cargo xtask bench` can be told.
 #[derive(clap::Args)]
@@ -109,10 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         scale::run()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = Plan {
-        threads: std::thread::available_parallelism()?.get(),
-        redirect_binary: workspace::root().join(REDIRECT_DIR).join("release/weir"),
-    };
+    let plan = Plan::new()?;
     let kinds = args.rows();
     let load = machine::load();
     let mut memory = Vec::new();
@@ -152,33 +148,23 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
     setup::require_root("the bench")?;
     setup::ensure(Need::Bench)?;
     println!("building in release …");
-    // One by one, as they are built elsewhere: built together, their
-    // dependencies would get each other's features.
-    for (package, more) in [
-        ("proxy-userspace", &[][..]),
-        ("weir-tests", &["--bin", "testbed-tool"]),
-        ("xtask", &[]),
-    ] {
-        build_release(package, more)?;
-    }
-    if !args.scale && args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect) {
-        let more = ["--features", "redirect", "--target-dir", REDIRECT_DIR];
-        build_release("proxy-userspace", &more)?;
-    }
-    let release = workspace::root().join("target/release");
-    let program = release.join("xtask");
+    let redirected =
+        !args.scale && args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect);
+    let variants: &[Variant] = if redirected {
+        &[Variant::Redirect, Variant::Plain]
+    } else {
+        &[Variant::Plain]
+    };
+    release::build(variants)?;
+    release::build_plain("weir-tests", &["--bin", "testbed-tool"])?;
+    release::build_plain("xtask", &[])?;
+    let program = workspace::root().join("target/release/xtask");
     let mut become_release = Command::new(&program);
     become_release.args(std::env::args_os().skip(1));
-    // The testbed would build its own, again for each change of a file.
-    become_release.env("WEIR_BIN", release.join("weir"));
+    // The testbed would build its own, without the profile.
+    become_release.env("WEIR_BIN", Variant::Plain.program());
     let error = become_release.exec();
     Err(Error::new(error).context(format!("{} does not start", program.display())))
-}
-
-fn build_release(package: &str, more: &[&str]) -> Result<()> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--locked", "--release", "--package", package]);
-    process::run(cargo.args(more), BUILD_LIMIT)
 }
 
 fn measure_memory(kinds: &[Kind], plan: &Plan) -> Result<Vec<(Kind, Memory)>> {

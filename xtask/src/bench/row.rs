@@ -17,6 +17,7 @@ use testbed::{Node, Pod, Proc, Weir, WeirOptions};
 use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT};
 use super::rival::{Rival, redirect};
 use crate::process;
+use crate::release::Variant;
 
 /// The service's virtual address: only a proxy knows it.
 pub(super) const VIRTUAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
@@ -98,6 +99,16 @@ pub(super) struct Plan {
     pub(super) threads: usize,
     /// weir, built with the feature that accepts redirected connections.
     pub(super) redirect_binary: PathBuf,
+}
+
+impl Plan {
+    /// A thread for each CPU.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            threads: std::thread::available_parallelism()?.get(),
+            redirect_binary: Variant::Redirect.program(),
+        })
+    }
 }
 
 /// A row, ready for any load. Everything goes on drop.

