@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::meter::Cpu;
-use super::peer::{BULK_PORT, ECHO_PORT};
+use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT, OPAQUE_PORT};
 use super::result::Measured;
 use super::row::Row;
 use super::wrk;
@@ -23,6 +23,8 @@ pub(super) enum Load {
     Http1,
     /// HTTP/1.1 on 64 keep-alive connections.
     Http64,
+    /// The same, which whoever stands between is to take for bytes.
+    Opaque64,
     /// 128 bytes there and back on one TCP connection.
     Exchange,
     /// A TCP connection for each 128 bytes there and back.
@@ -35,9 +37,10 @@ pub(super) enum Load {
 
 impl Load {
     /// Every load, in the order in which they run.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Http1,
         Self::Http64,
+        Self::Opaque64,
         Self::Exchange,
         Self::Connect,
         Self::Send,
@@ -49,6 +52,9 @@ impl Load {
         match self {
             Self::Http1 => "HTTP/1.1 keep-alive, 1 connection (operation: a request)",
             Self::Http64 => "HTTP/1.1 keep-alive, 64 connections (operation: a request)",
+            Self::Opaque64 => {
+                "HTTP/1.1 keep-alive, 64 connections, moved as bytes only (operation: a request)"
+            }
             Self::Exchange => "TCP request/response, 128 B (operation: there and back)",
             Self::Connect => "TCP connect + request + close (operation: all three)",
             Self::Send => "TCP bulk, sent by the pod (operation: a MiB)",
@@ -61,6 +67,7 @@ impl Load {
         match self {
             Self::Http1 => "http1",
             Self::Http64 => "http64",
+            Self::Opaque64 => "opaque64",
             Self::Exchange => "tcpExchange",
             Self::Connect => "tcpConnect",
             Self::Send => "tcpSend",
@@ -79,13 +86,17 @@ impl Load {
             let to: SocketAddr = row.destination(port);
             row.peer(&[what, &to.to_string(), &time.as_secs().to_string()])
         };
+        let script = wrk::opaque()?;
+        let requests = |port: u16, connections: u32, script: Option<&Path>| {
+            let url = format!("http://{}/", row.destination(port));
+            let mut command = row.command(Path::new("wrk"))?;
+            command.args(wrk::args(&url, connections, time, script));
+            anyhow::Ok(command)
+        };
         let mut command = match self {
-            Self::Http1 | Self::Http64 => {
-                let connections = if self == Self::Http1 { 1 } else { 64 };
-                let mut command = row.command(Path::new("wrk"))?;
-                command.args(wrk::args(&row.url(), connections, time));
-                command
-            }
+            Self::Http1 => requests(HTTP_PORT, 1, None)?,
+            Self::Http64 => requests(HTTP_PORT, 64, None)?,
+            Self::Opaque64 => requests(OPAQUE_PORT, 64, Some(script.path()))?,
             Self::Exchange => peer("exchange", ECHO_PORT)?,
             Self::Connect => peer("connect", ECHO_PORT)?,
             Self::Send => peer("send", BULK_PORT)?,
@@ -95,7 +106,7 @@ impl Load {
         let said = process::capture(&mut command, time + SLACK)?;
         let used = Cpu::now(row.proxy())?.since(before);
         let measured = match self {
-            Self::Http1 | Self::Http64 => wrk::parse(&said)?,
+            Self::Http1 | Self::Http64 | Self::Opaque64 => wrk::parse(&said)?,
             _ => serde_json::from_str(&said).context("the peer says something else")?,
         };
         Ok((measured, used))

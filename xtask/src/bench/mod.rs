@@ -5,7 +5,9 @@
 //! on every row in turn, so that whatever the machine does besides hits all of
 //! them. Only ratios within one run mean anything.
 
+mod acceleration;
 mod connect;
+mod hook;
 mod load;
 mod machine;
 mod memory;
@@ -18,6 +20,7 @@ mod row;
 mod scale;
 mod target;
 mod train;
+mod udp;
 mod wrk;
 
 use std::fs;
@@ -30,6 +33,7 @@ use anyhow::{Context, Error, Result};
 use clap::ValueEnum;
 use testbed::Node;
 
+use acceleration::Verdict;
 use load::Load;
 use memory::Memory;
 use report::Report;
@@ -74,6 +78,8 @@ pub(crate) struct Args {
 enum Part {
     /// Loads through every row, and the proxies' memory.
     Loads,
+    /// Datagrams, with weir and without, and its hooks.
+    Udp,
     /// What one connect costs, while the configuration grows.
     Connect,
 }
@@ -108,18 +114,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         scale::run()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = Plan::new()?;
     let kinds = args.rows();
     let load = machine::load();
+    let verdict = (args.wants(Part::Loads) && kinds.iter().any(|kind| kind.is_accelerated()))
+        .then(|| {
+            println!("self-test of acceleration …");
+            Verdict::of_auto()
+        })
+        .transpose()?;
+    let plan = Plan::new(verdict)?;
     let mut memory = Vec::new();
     let mut results = Results::default();
     if args.wants(Part::Loads) {
         memory = measure_memory(&kinds, &plan)?;
         results = measure_loads(args, &kinds, &plan)?;
     }
+    let (rounds, seconds) = args.rounds();
+    let datagrams = args
+        .wants(Part::Udp)
+        .then(|| udp::measure(rounds, seconds))
+        .transpose()?;
     let costs = args
         .wants(Part::Connect)
-        .then(|| connect::measure(args.rounds().0, args.quick))
+        .then(|| connect::measure(rounds, args.quick))
         .transpose()?;
     let of_weir = memory.iter().find(|(kind, _)| *kind == Kind::Weir);
     let mut targets = target::all(&results, of_weir.map(|(_, memory)| *memory));
@@ -135,7 +152,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         },
         results,
         memory,
+        datagrams,
         costs,
+        verdict: plan.verdict,
     };
     println!("\n{}", report.text());
     write(&args.json, &report)?;

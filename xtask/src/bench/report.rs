@@ -6,12 +6,14 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::acceleration::Verdict;
 use super::connect::{self, Costs};
 use super::load::Load;
 use super::memory::Memory;
 use super::result::{Quantity, Results};
 use super::row::Kind;
 use super::target::{Bound, Target};
+use super::udp::{self, Datagrams};
 
 const MIB: f64 = 1_048_576.0;
 const KIB: f64 = 1024.0;
@@ -30,6 +32,10 @@ pub(super) struct Report {
     pub(super) memory: Vec<(Kind, Memory)>,
     /// What one connect costs.
     pub(super) costs: Option<Costs>,
+    /// What datagrams cost.
+    pub(super) datagrams: Option<Datagrams>,
+    /// What was said of acceleration.
+    pub(super) verdict: Option<Verdict>,
     /// What weir is held to.
     pub(super) targets: Vec<Target>,
 }
@@ -68,6 +74,12 @@ impl Report {
                 &mut text,
                 format_args!("\n### Memory\n\n{}", markdown(&head, rows)),
             );
+        }
+        if let Some(verdict) = &self.verdict {
+            text += &verdict.text();
+        }
+        if let Some(datagrams) = &self.datagrams {
+            text += &udp::text(datagrams);
         }
         if let Some(costs) = &self.costs {
             text += &connect::text(costs);
@@ -124,7 +136,9 @@ impl Report {
             Kind::Envoy,
             Kind::Redirect,
             Kind::Weir,
+            Kind::Accelerated,
             Kind::Balance,
+            Kind::BalanceAccelerated,
         ];
         let mut head = vec![""];
         head.extend(kinds.iter().map(|kind| kind.title()));
@@ -170,6 +184,10 @@ impl Report {
             line(
                 "TCP request/response: p50 µs",
                 &one(Load::Exchange, Quantity::P50),
+            ),
+            line(
+                "HTTP/1.1 as bytes, 64 connections: requests/s",
+                &one(Load::Opaque64, Quantity::Rate),
             ),
             line(
                 "TCP connect + request + close: CPU µs/operation",
@@ -228,6 +246,8 @@ impl Report {
             "secondsPerLoad": seconds,
             "loads": loads,
             "memory": memory,
+            "acceleration": self.verdict.as_ref().map(Verdict::json),
+            "udp": self.datagrams.as_ref().map(udp::json),
             "connect": self.costs.as_ref().map(connect::json),
             "targets": targets.collect::<Vec<_>>(),
         })
@@ -252,7 +272,7 @@ impl Report {
 }
 
 /// Three significant digits, more only where the number has them before the point.
-fn cell(value: Option<f64>) -> String {
+pub(super) fn cell(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
         Some(value) if value >= 100.0 => format!("{value:.0}"),

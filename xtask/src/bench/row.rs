@@ -14,7 +14,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use testbed::{Node, Pod, Proc, Weir, WeirOptions};
 
-use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT};
+use super::acceleration::{self, Verdict};
+use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT, OPAQUE_PORT, client_in, program_in, serve_in};
 use super::rival::{Rival, redirect};
 use crate::process;
 use crate::release::Variant;
@@ -45,8 +46,12 @@ pub(super) enum Kind {
     Weir,
     /// weir with its access log on.
     WeirLogged,
+    /// weir, with acceleration forced.
+    Accelerated,
     /// weir, which balances in `connect()`: no proxy.
     Balance,
+    /// The same, with acceleration forced.
+    BalanceAccelerated,
 }
 
 impl Kind {
@@ -69,7 +74,9 @@ impl Kind {
             Self::Redirect => "iptables → weir",
             Self::Weir => "weir",
             Self::WeirLogged => "weir, access log on",
+            Self::Accelerated => "weir, accelerated",
             Self::Balance => "weir, balanced",
+            Self::BalanceAccelerated => "weir, balanced, accelerated",
         }
     }
 
@@ -83,13 +90,27 @@ impl Kind {
             Self::Redirect => "iptablesWeir",
             Self::Weir => "weir",
             Self::WeirLogged => "weirAccessLog",
+            Self::Accelerated => "weirAccelerated",
             Self::Balance => "weirBalance",
+            Self::BalanceAccelerated => "weirBalanceAccelerated",
         }
     }
 
     /// Whether there is a proxy.
     pub(super) const fn has_proxy(self) -> bool {
-        !matches!(self, Self::NoMesh | Self::Balance)
+        !matches!(
+            self,
+            Self::NoMesh | Self::Balance | Self::BalanceAccelerated
+        )
+    }
+
+    const fn is_balanced(self) -> bool {
+        matches!(self, Self::Balance | Self::BalanceAccelerated)
+    }
+
+    /// Whether it is measured under `--accelerate force`.
+    pub(super) const fn is_accelerated(self) -> bool {
+        matches!(self, Self::Accelerated | Self::BalanceAccelerated)
     }
 }
 
@@ -99,14 +120,17 @@ pub(super) struct Plan {
     pub(super) threads: usize,
     /// weir, built with the feature that accepts redirected connections.
     pub(super) redirect_binary: PathBuf,
+    /// What the self-test of acceleration found, if it was run.
+    pub(super) verdict: Option<Verdict>,
 }
 
 impl Plan {
     /// A thread for each CPU.
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(verdict: Option<Verdict>) -> Result<Self> {
         Ok(Self {
             threads: std::thread::available_parallelism()?.get(),
             redirect_binary: Variant::Redirect.program(),
+            verdict,
         })
     }
 }
@@ -138,8 +162,7 @@ impl<'a> Row<'a> {
                 .sysctl("ipv4/ip_local_port_range", "10240 65000")?;
             pod.netns().sysctl("ipv4/tcp_tw_reuse", "1")?;
         }
-        let own = own_program()?;
-        let process = server.spawn(&own, &["bench-peer", "serve"])?;
+        let process = serve_in(&server)?;
         let mut cgroup = client.cgroup().to_path_buf();
         let between = match kind {
             Kind::NoMesh => Between::Nothing,
@@ -149,6 +172,14 @@ impl<'a> Row<'a> {
             }
             Kind::Weir | Kind::WeirLogged | Kind::Balance => {
                 let weir = start_weir(node, kind, plan, WeirOptions::default())?;
+                configure(&weir, &client, &server, kind);
+                Between::Weir(Box::new(weir))
+            }
+            Kind::Accelerated | Kind::BalanceAccelerated => {
+                let known = plan.verdict.as_ref();
+                let options = acceleration::forced(node, known)?;
+                let weir = start_weir(node, kind, plan, options)?;
+                acceleration::await_verdict(&weir)?;
                 configure(&weir, &client, &server, kind);
                 Between::Weir(Box::new(weir))
             }
@@ -176,29 +207,24 @@ impl<'a> Row<'a> {
         };
         row.await_traffic()
             .with_context(|| format!("the row `{}` carries no traffic", kind.title()))?;
+        if let Between::Weir(weir) = &row.between
+            && kind.is_accelerated()
+        {
+            let legs = if kind.is_balanced() { 1 } else { 2 };
+            acceleration::ensure_in_force(weir, legs, || row.try_traffic())
+                .with_context(|| format!("the row `{}`", kind.title()))?;
+        }
         Ok(row)
     }
 
     /// A program as the client pod runs it.
     pub(super) fn command(&self, program: &Path) -> Result<Command> {
-        let mut command = Command::new(testbed::tool_binary()?);
-        command
-            .arg("exec")
-            .arg("--netns")
-            .arg(self.client.netns().path());
-        command
-            .arg("--cgroup")
-            .arg(&self.cgroup)
-            .arg("--")
-            .arg(program);
-        Ok(command)
+        program_in(&self.client, &self.cgroup, program)
     }
 
     /// One of our own clients, in the client pod.
     pub(super) fn peer(&self, args: &[&str]) -> Result<Command> {
-        let mut command = self.command(&own_program()?)?;
-        command.arg("bench-peer").args(args);
-        Ok(command)
+        client_in(&self.client, &self.cgroup, args)
     }
 
     /// What the client dials to reach one of the server's ports.
@@ -207,11 +233,6 @@ impl<'a> Row<'a> {
             Between::Nothing => self.server.at(port),
             _ => SocketAddr::new(IpAddr::V4(VIRTUAL_ADDRESS), service_port(port)),
         }
-    }
-
-    /// The URL that the client requests.
-    pub(super) fn url(&self) -> String {
-        format!("http://{}/", self.destination(HTTP_PORT))
     }
 
     /// The proxy's process, if there is one.
@@ -236,19 +257,17 @@ impl<'a> Row<'a> {
 
     fn await_traffic(&self) -> Result<()> {
         testbed::try_eventually("traffic", READY_LIMIT, || {
-            let to = self.destination(ECHO_PORT).to_string();
-            let mut probe = self
-                .peer(&["exchange", &to, "0"])
-                .map_err(|e| e.to_string())?;
-            process::capture(&mut probe, TRY_LIMIT)
-                .map(drop)
+            self.try_traffic()
                 .map_err(|error| format!("{error:#}\n{}", self.log()))
         })
     }
-}
 
-pub(super) fn own_program() -> Result<PathBuf> {
-    std::env::current_exe().context("this program has no path")
+    /// One connection, with one request and its reply.
+    fn try_traffic(&self) -> Result<()> {
+        let to = self.destination(ECHO_PORT).to_string();
+        let mut probe = self.peer(&["exchange", &to, "0"])?;
+        process::capture(&mut probe, TRY_LIMIT).map(drop)
+    }
 }
 
 fn service_port(port: u16) -> u16 {
@@ -272,11 +291,13 @@ fn start_weir<'a>(
 }
 
 /// The client enrolled, the server behind a virtual address, and known to be on
-/// this node. Byte ports that declare no protocol go through the proxy; declared
-/// `tcp`, none of the ports does.
+/// this node; enrolled too where both ends of a connection have to be. Byte ports
+/// that declare no protocol go through the proxy; declared `tcp`, none of the ports
+/// does.
 fn configure(weir: &Weir<'_>, client: &Pod, server: &Pod, kind: Kind) {
     let log = kind == Kind::WeirLogged;
-    let prefix = if kind == Kind::Balance { "tcp-" } else { "" };
+    let prefix = if kind.is_balanced() { "tcp-" } else { "" };
+    let enrolled = kind.is_accelerated();
     let address = server.ip();
     let netns = server.netns().path();
     let (netns, cgroup) = (netns.display(), server.cgroup().display());
@@ -294,13 +315,14 @@ spec:
   selector: {{ app: server }}
   ports:
     - {{ name: {prefix}http, port: {SERVICE_HTTP_PORT}, targetPort: {HTTP_PORT} }}
+    - {{ name: {prefix}opaque, port: {OPAQUE_PORT} }}
     - {{ name: {prefix}echo, port: {ECHO_PORT} }}
     - {{ name: {prefix}bulk, port: {BULK_PORT} }}
 ---
 apiVersion: weir.dev/v1
 kind: Workload
 metadata: {{ name: server, labels: {{ app: server }} }}
-spec: {{ addresses: [{address}], netns: {netns}, cgroup: {cgroup}, enrolled: false }}
+spec: {{ addresses: [{address}], netns: {netns}, cgroup: {cgroup}, enrolled: {enrolled} }}
 "
     ));
     weir.enroll(client, &["app=client"]);

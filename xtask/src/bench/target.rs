@@ -41,7 +41,13 @@ impl Target {
 
 /// Every target, with the values of this run.
 pub(super) fn all(results: &Results, memory: Option<Memory>) -> Vec<Target> {
-    [of_proxied(results), of_balanced(results), of_memory(memory)].concat()
+    [
+        of_proxied(results),
+        of_bytes(results),
+        of_balanced(results),
+        of_memory(memory),
+    ]
+    .concat()
 }
 
 fn target(what: &'static str, bound: Bound, measured: Option<f64>) -> Target {
@@ -99,26 +105,66 @@ fn of_proxied(results: &Results) -> Vec<Target> {
 /// Against no mesh at all.
 fn of_balanced(results: &Results) -> Vec<Target> {
     use Bound::AtLeast;
+    let cheaper = |load| results.ratio(load, Quantity::NodeCpu, Kind::NoMesh, Kind::Balance);
     vec![
         target(
             "HTTP, 64 connections: whole-node CPU/request, no mesh / balanced",
             AtLeast(0.97),
-            results.ratio(Load::Http64, Quantity::NodeCpu, Kind::NoMesh, Kind::Balance),
+            cheaper(Load::Http64),
         ),
         target(
-            "TCP request/response: operations/s, balanced / no mesh",
+            "TCP request/response: whole-node CPU/operation, no mesh / balanced",
             AtLeast(0.97),
-            results.ratio(Load::Exchange, Quantity::Rate, Kind::Balance, Kind::NoMesh),
+            cheaper(Load::Exchange),
         ),
         target(
-            "TCP bulk sent: Gbit/s, balanced / no mesh",
+            "TCP bulk sent: whole-node CPU/MiB, no mesh / balanced",
             AtLeast(0.97),
-            results.ratio(Load::Send, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
+            cheaper(Load::Send),
         ),
         target(
-            "TCP bulk received: Gbit/s, balanced / no mesh",
+            "TCP bulk received: whole-node CPU/MiB, no mesh / balanced",
             AtLeast(0.97),
-            results.ratio(Load::Receive, Quantity::Gbits, Kind::Balance, Kind::NoMesh),
+            cheaper(Load::Receive),
+        ),
+        target(
+            "HTTP, 64 connections: requests/s, balanced and accelerated / no mesh",
+            AtLeast(1.6),
+            results.ratio(
+                Load::Http64,
+                Quantity::Rate,
+                Kind::BalanceAccelerated,
+                Kind::NoMesh,
+            ),
+        ),
+    ]
+}
+
+/// The proxy where it only moves bytes.
+fn of_bytes(results: &Results) -> Vec<Target> {
+    use Bound::AtLeast;
+    let http = |kind| results.ratio(Load::Opaque64, Quantity::Rate, kind, Kind::NoMesh);
+    let bulk = |load| results.ratio(load, Quantity::Gbits, Kind::Accelerated, Kind::NoMesh);
+    vec![
+        target(
+            "HTTP as bytes, 64 connections: requests/s, weir / no mesh",
+            AtLeast(0.52),
+            http(Kind::Weir),
+        ),
+        target(
+            "HTTP as bytes, 64 connections: requests/s, weir accelerated / no mesh",
+            AtLeast(0.75),
+            http(Kind::Accelerated),
+        ),
+        target(
+            "TCP bulk sent: Gbit/s, weir accelerated / no mesh",
+            AtLeast(0.68),
+            bulk(Load::Send),
+        ),
+        target(
+            "TCP bulk received: Gbit/s, weir accelerated / no mesh",
+            AtLeast(0.68),
+            bulk(Load::Receive),
         ),
     ]
 }

@@ -18,7 +18,7 @@ const LOAD_TIME: Duration = Duration::from_secs(3);
 
 /// Runs everything on the weir of `WEIR_BIN`.
 pub(crate) fn run() -> Result<()> {
-    let plan = Plan::new()?;
+    let plan = Plan::new(None)?;
     for kind in [Kind::Weir, Kind::WeirLogged] {
         let node = Node::new()?;
         let row = Row::new(&node, kind, &plan)?;

@@ -5,7 +5,6 @@
 
 mod case;
 mod dial;
-mod hook;
 mod plot;
 mod report;
 mod site;
@@ -20,6 +19,7 @@ pub(super) use dial::run as run_dial;
 pub(super) use report::{files, json, targets, text};
 use site::{Site, Walled};
 
+use super::hook::Statistics;
 use super::result::median;
 
 /// What was measured of one case at one size.
@@ -45,7 +45,7 @@ impl Costs {
 
 /// Measures every curve.
 pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
-    let _statistics = hook::Statistics::on()?;
+    let _statistics = Statistics::on()?;
     let mut costs = Costs::default();
     for axis in Axis::ALL {
         let node = Node::new()?;

@@ -15,11 +15,13 @@ use testbed::{Netns, Node, Pod, Proc, Weir, WeirOptions};
 
 use super::case::{Axis, Case};
 use super::dial::Dialled;
-use super::hook::Runs;
-use crate::bench::peer::ECHO_PORT;
-use crate::bench::row::{VIRTUAL_ADDRESS, own_program};
+use crate::bench::hook::Runs;
+use crate::bench::peer::{ECHO_PORT, client_in, serve_in};
+use crate::bench::row::VIRTUAL_ADDRESS;
 use crate::process;
 
+/// The hook that is measured.
+const HOOK: &str = "weir_connect4";
 /// Objects in one apply.
 const CHUNK: u32 = 20_000;
 /// A port of the outside server that no rule opens.
@@ -49,7 +51,7 @@ impl<'a> Site<'a> {
     pub(super) fn new(node: &'a Node) -> Result<Self> {
         let [client, bystander, server] = node.pods(["client", "bystander", "server"])?;
         let outside = node.outside("outside")?;
-        let servers = [serve(&server)?, serve(&outside)?];
+        let servers = [serve_in(&server)?, serve_in(&outside)?];
         let weir = Weir::start_with(node, WeirOptions::default())?;
         weir.apply(&base(&server, &outside));
         weir.enroll(&client, &["app=client"]);
@@ -96,9 +98,9 @@ impl<'a> Site<'a> {
             }
         };
         let daemon = self.weir.id().context("weir has ended")?;
-        let before = Runs::of(daemon)?;
+        let before = Runs::of(daemon, HOOK)?;
         let dialled = dial(pod, to)?;
-        Ok((dialled, Runs::of(daemon)?.mean_ns_since(before)))
+        Ok((dialled, Runs::of(daemon, HOOK)?.mean_ns_since(before)))
     }
 
     /// One more enrolled workload: a namespace whose wire leads nowhere, and a cgroup.
@@ -141,7 +143,7 @@ impl Walled {
         let client = node.pod("client")?;
         let outside = node.outside("outside")?;
         Ok(Self {
-            _server: serve(&outside)?,
+            _server: serve_in(&outside)?,
             client,
             outside,
         })
@@ -183,16 +185,8 @@ fn service_at(port: u16) -> SocketAddr {
     SocketAddr::new(VIRTUAL_ADDRESS.into(), port)
 }
 
-fn serve(pod: &Pod) -> Result<Proc> {
-    pod.spawn(&own_program()?, &["bench-peer", "serve"])
-}
-
 fn dial(pod: &Pod, to: SocketAddr) -> Result<Dialled> {
-    let mut command = Command::new(testbed::tool_binary()?);
-    command.arg("exec").arg("--netns").arg(pod.netns().path());
-    command.arg("--cgroup").arg(pod.cgroup()).arg("--");
-    command.arg(own_program()?);
-    command.args(["bench-peer", "dial", &to.to_string()]);
+    let mut command = client_in(pod, pod.cgroup(), &["dial", &to.to_string()])?;
     let said = process::capture(&mut command, DIAL_LIMIT)?;
     serde_json::from_str(&said).context("the peer says something else")
 }

@@ -10,7 +10,7 @@ use super::{CHUNK, CLIENT_SENDS, MESSAGE, SERVER_SENDS};
 use crate::bench::result::{Measured, percentile_us};
 
 /// No single read or write may take longer: a hang is a result, not a wait.
-const STUCK: Duration = Duration::from_secs(10);
+pub(super) const STUCK: Duration = Duration::from_secs(10);
 /// How long opening all connections that are to be held may take.
 const OPENING: Duration = Duration::from_mins(1);
 /// Latencies that are kept; more would only come from a run that is too long.
@@ -33,7 +33,10 @@ fn ask(stream: &mut TcpStream, message: &mut [u8; MESSAGE]) -> Result<()> {
 }
 
 /// Calls `operation` for `time` and times each call.
-fn repeat(time: Duration, mut operation: impl FnMut() -> Result<()>) -> Result<Measured> {
+pub(super) fn repeat(
+    time: Duration,
+    mut operation: impl FnMut() -> Result<()>,
+) -> Result<Measured> {
     let mut samples: Vec<u32> = Vec::with_capacity(1 << 20);
     let begun = Instant::now();
     let mut last = begun;

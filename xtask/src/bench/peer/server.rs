@@ -11,10 +11,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::{BULK_PORT, CHUNK, ECHO_PORT, HTTP_PORT, MESSAGE, SERVER_SENDS};
+use super::{BULK_PORT, CHUNK, ECHO_PORT, HTTP_PORT, MESSAGE, OPAQUE_PORT, SERVER_SENDS};
 
 /// Connections at one time and port; the loads open far fewer.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -25,10 +25,10 @@ pub(super) fn run() -> Result<()> {
         .enable_io()
         .build()?;
     runtime.block_on(async {
-        let http = serve(HTTP_PORT, http);
+        let (http, opaque) = (serve(HTTP_PORT, http), serve(OPAQUE_PORT, http));
         let echo = serve(ECHO_PORT, echo);
         let bulk = serve(BULK_PORT, bulk);
-        tokio::try_join!(http, echo, bulk).map(drop)
+        tokio::try_join!(http, opaque, echo, bulk, datagrams()).map(drop)
     })
 }
 
@@ -69,6 +69,19 @@ async fn echo(mut stream: TcpStream) -> Result<()> {
     loop {
         stream.read_exact(&mut message).await?;
         stream.write_all(&message).await?;
+    }
+}
+
+/// Sends every datagram back to where it came from.
+async fn datagrams() -> Result<Infallible> {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, ECHO_PORT));
+    let socket = UdpSocket::bind(address)
+        .await
+        .with_context(|| format!("cannot take datagrams on {address}"))?;
+    let mut message = [0; MESSAGE];
+    loop {
+        let (count, from) = socket.recv_from(&mut message).await?;
+        socket.send_to(&message[..count], from).await?;
     }
 }
 

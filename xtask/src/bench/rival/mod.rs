@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use testbed::{Netns, Pod, Proc};
 
-use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT};
+use super::peer::{BULK_PORT, ECHO_PORT, HTTP_PORT, OPAQUE_PORT};
 use super::row::{SERVICE_HTTP_PORT, VIRTUAL_ADDRESS};
 use crate::process;
 
@@ -49,13 +49,14 @@ struct Port {
 }
 
 /// Mode, port of the service, port of the server.
-const PORTS: [(Mode, u16, u16); 3] = [
+const PORTS: [(Mode, u16, u16); 4] = [
     (Mode::Http, SERVICE_HTTP_PORT, HTTP_PORT),
+    (Mode::Bytes, OPAQUE_PORT, OPAQUE_PORT),
     (Mode::Bytes, ECHO_PORT, ECHO_PORT),
     (Mode::Bytes, BULK_PORT, BULK_PORT),
 ];
 
-fn ports() -> [Port; 3] {
+fn ports() -> [Port; PORTS.len()] {
     PORTS.map(|(mode, service, dial)| Port {
         mode,
         listen: service + OFFSET,

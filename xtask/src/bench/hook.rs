@@ -1,4 +1,4 @@
-//! The run time of the connect hook, as the kernel's own statistics tell it.
+//! The run time of weir's hooks, as the kernel's own statistics tell it.
 //!
 //! Must never take another daemon's program for that of the one that is measured.
 
@@ -10,9 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
-
-/// The hook that is measured.
-const PROGRAM: &str = "weir_connect4";
 
 /// The kernel keeps statistics while this lives.
 pub(super) struct Statistics {
@@ -27,7 +24,7 @@ impl Statistics {
     }
 }
 
-/// How long the hook ran so far, and how often.
+/// How long a hook ran so far, and how often.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runs {
     time: Duration,
@@ -35,8 +32,8 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// Reads them of the programs that the process `daemon` holds.
-    pub(super) fn of(daemon: u32) -> Result<Self> {
+    /// Reads them of `program` among those that the process `daemon` holds.
+    pub(super) fn of(daemon: u32, program: &str) -> Result<Self> {
         let held = programs_of(daemon)?;
         let mut runs = Self {
             time: Duration::ZERO,
@@ -45,7 +42,7 @@ impl Runs {
         for info in loaded_programs() {
             // One that is unloaded meanwhile is none of ours.
             let Ok(info) = info else { continue };
-            if held.contains(&info.id()) && info.name_as_str() == Some(PROGRAM) {
+            if held.contains(&info.id()) && info.name_as_str() == Some(program) {
                 runs.time += info.run_time();
                 runs.count += info.run_count();
             }
