@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use testbed::conformance::compare::{Seen, findings, table};
 use testbed::conformance::expected::{Dial, VERDICTS, Verdict, as_markdown};
-use testbed::conformance::{Targets, cases};
+use testbed::conformance::{Case, Targets, cases};
 use testbed::docs::service;
-use testbed::{Node, Pod, Proc, Weir, eventually, tool_binary};
+use testbed::{Netns, Node, Pod, Proc, Weir, eventually, tool_binary};
 
 /// Longer than any case takes, whose every call is bounded.
 const CASE_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +31,7 @@ impl Peer {
         let pod = node.pod("peer").unwrap();
         // Fast Open for every listener, without being asked.
         pod.netns().sysctl("ipv4/tcp_fastopen", "1027").unwrap();
+        unlimited_errors(pod.netns());
         let socket = node.dir().join("peer.sock");
         let path = socket.display().to_string();
         let args = ["conformance", "peer", &path];
@@ -47,6 +48,13 @@ impl Peer {
             socket,
             _process: process,
         }
+    }
+}
+
+/// The kernel answers only so many lost datagrams a second; the cases lose more.
+fn unlimited_errors(netns: &Netns) {
+    for limit in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+        netns.sysctl(limit, "0").unwrap();
     }
 }
 
@@ -78,10 +86,14 @@ impl Client {
         Self { pod, other_address }
     }
 
-    /// Runs every case; what each saw, and which did not come to their end.
-    fn run(&self, targets: &Targets) -> (Seen, BTreeMap<&'static str, String>) {
+    /// Runs the cases that are wanted; what each saw, and which did not come to their end.
+    fn run(
+        &self,
+        targets: &Targets,
+        wanted: impl Fn(&Case) -> bool,
+    ) -> (Seen, BTreeMap<&'static str, String>) {
         let (mut seen, mut failed) = (Seen::new(), BTreeMap::new());
-        for case in cases() {
+        for case in cases().filter(|case| wanted(case)) {
             let mut args = vec![
                 "conformance".to_owned(),
                 "case".to_owned(),
@@ -103,23 +115,32 @@ impl Client {
 fn targets(peer: &Peer, client: &Client, index: u8, dial: &Dial) -> Targets {
     let port = 7000 + 10 * u16::from(index);
     let virtual_ip = |host| IpAddr::from([10, 96, index, host]);
-    let [live, unreachable, blackhole] = match dial {
-        Dial::Workload => [
-            peer.pod.ip(),
-            UNREACHABLE.parse().unwrap(),
-            BLACKHOLE.parse().unwrap(),
-        ],
-        Dial::Service(_) => [1, 2, 3].map(virtual_ip),
+    let ([live, unreachable, blackhole], live6) = match dial {
+        Dial::Workload => (
+            [
+                peer.pod.ip(),
+                UNREACHABLE.parse().unwrap(),
+                BLACKHOLE.parse().unwrap(),
+            ],
+            peer.pod.ip6(),
+        ),
+        Dial::Service(_) => {
+            let virtual_ip6 = [0xfd00, 0x96, u16::from(index), 0, 0, 0, 0, 1];
+            ([1, 2, 3].map(virtual_ip), IpAddr::from(virtual_ip6))
+        }
     };
     Targets {
         live: SocketAddr::new(live, port),
+        live6: SocketAddr::new(live6, port),
         second: SocketAddr::new(live, port + 1),
         closed: SocketAddr::new(live, port + 2),
         unreachable: SocketAddr::new(unreachable, port),
         blackhole: SocketAddr::new(blackhole, port),
         peer_at: peer.pod.at(port),
+        peer_at6: peer.pod.at6(port),
         peer: peer.socket.clone(),
         own: client.pod.ip(),
+        own6: client.pod.ip6(),
         other_own: client.other_address,
     }
 }
@@ -129,27 +150,30 @@ fn documents(targets: &Targets, dial: &Dial) -> String {
     let Dial::Service(prefix) = dial else {
         return String::new();
     };
-    let port = |addr: SocketAddr| format!("name: {prefix}-{0}, port: {0}", addr.port());
-    let of_peer = [targets.live, targets.second, targets.closed].map(port);
-    let of_peer: Vec<&str> = of_peer.iter().map(String::as_str).collect();
-    let mut text = service(
-        &format!("{prefix}-live"),
-        targets.live.ip(),
-        "peer",
-        &of_peer,
-    );
-    for (name, addr) in [
-        ("unreachable", targets.unreachable),
-        ("blackhole", targets.blackhole),
-    ] {
-        text.push_str(&service(
-            &format!("{prefix}-{name}"),
-            addr.ip(),
-            name,
-            &[&port(addr)],
-        ));
-    }
-    text
+    let ports = |addrs: &[SocketAddr]| -> Vec<String> {
+        let both = |addr: &SocketAddr| {
+            let port = addr.port();
+            [
+                format!("name: {prefix}-{port}, port: {port}"),
+                format!("name: udp-{port}, port: {port}, protocol: UDP"),
+            ]
+        };
+        addrs.iter().flat_map(both).collect()
+    };
+    let text = |name: &str, app: &str, addresses: String, at: &[SocketAddr]| {
+        let ports = ports(at);
+        let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+        service(&format!("{prefix}-{name}"), addresses, app, &ports)
+    };
+    let live = format!("{}, '{}'", targets.live.ip(), targets.live6.ip());
+    let of_peer = [targets.live, targets.second, targets.closed];
+    let elsewhere = |name: &str, at: SocketAddr| text(name, name, at.ip().to_string(), &[at]);
+    [
+        text("live", "peer", live, &of_peer),
+        elsewhere("unreachable", targets.unreachable),
+        elsewhere("blackhole", targets.blackhole),
+    ]
+    .concat()
 }
 
 /// A Workload on another node.
@@ -164,9 +188,10 @@ fn enroll(weir: &Weir<'_>, client: &Client) {
     let pod = &client.pod;
     weir.apply(&format!(
         "apiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {}, labels: {{app: c}}}}\n\
-         spec: {{addresses: [{}, {}], netns: {}, cgroup: {}}}\n",
+         spec: {{addresses: [{}, '{}', {}], netns: {}, cgroup: {}}}\n",
         pod.name(),
         pod.ip(),
+        pod.ip6(),
         client.other_address,
         pod.netns().path().display(),
         pod.cgroup().display(),
@@ -175,10 +200,15 @@ fn enroll(weir: &Weir<'_>, client: &Client) {
 
 /// One run under a verdict: what is wrong with it.
 fn judge(verdict: &Verdict, client: &Client, targets: &Targets, without: &Seen) -> String {
-    let (with, failed) = client.run(targets);
+    let is_under = |case: &Case| case.is_under(verdict);
+    let (with, failed) = client.run(targets, is_under);
+    let mut without = without.clone();
+    for case in cases().filter(|case| !is_under(case)) {
+        without.remove(case.name);
+    }
     let told = |(case, error)| format!("{case}, {}: {error}", verdict.name);
     let mut wrong: Vec<String> = failed.into_iter().map(told).collect();
-    let findings = findings(verdict, without, &with);
+    let findings = findings(verdict, &without, &with);
     if !findings.is_empty() {
         wrong.push(table(verdict.name, &findings));
     }
@@ -208,17 +238,18 @@ fn the_application_cannot_tell() {
         .ip(["route add blackhole 192.0.2.1/32"])
         .unwrap();
     node.netns().sysctl("ipv4/conf/all/rp_filter", "0").unwrap();
+    unlimited_errors(node.netns());
     let peer = Peer::start(&node);
     let off = Client::new(&node, "off");
     let clients: Vec<Client> = VERDICTS
         .iter()
         .map(|verdict| Client::new(&node, verdict.name))
         .collect();
-    let (without, failed) = off.run(&targets(&peer, &off, 0, &Dial::Workload));
+    let (without, failed) = off.run(&targets(&peer, &off, 0, &Dial::Workload), |_| true);
     assert!(failed.is_empty(), "without weir: {failed:#?}");
 
     let weir = Weir::start(&node).unwrap();
-    weir.enroll(&peer.pod, &["app=peer"]);
+    weir.enroll_found(&peer.pod, &["app=peer"]);
     weir.apply(&elsewhere("unreachable", UNREACHABLE));
     weir.apply(&elsewhere("blackhole", BLACKHOLE));
     let runs: Vec<(&Verdict, &Client, Targets)> = VERDICTS

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-/// How long a read may wait: what takes longer hangs.
+use super::pace::paced;
+
+/// How long a read may wait on a usual machine: what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Which way a connection's bytes take.
@@ -90,8 +92,8 @@ pub fn expect(held: bool, seen: impl FnOnce() -> String) -> Result<(), Fault> {
 
 /// Lets reads and writes of a socket that hang come back.
 pub fn patient(stream: &TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(paced(PATIENCE)))?;
+    stream.set_write_timeout(Some(paced(PATIENCE)))?;
     stream.set_nodelay(true)
 }
 
@@ -101,7 +103,7 @@ pub fn read(mut stream: &TcpStream, buffer: &mut [u8]) -> Result<usize, Fault> {
     let began = Instant::now();
     match stream.read(buffer) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(Fault::Wrong(if began.elapsed() < PATIENCE / 2 {
+            Err(Fault::Wrong(if began.elapsed() < paced(PATIENCE) / 2 {
                 "a blocking read returned EAGAIN".to_owned()
             } else {
                 "a read never saw what was sent".to_owned()

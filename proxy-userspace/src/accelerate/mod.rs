@@ -8,6 +8,7 @@ mod arena;
 mod cases;
 mod judge;
 mod memory;
+mod pace;
 mod trial;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,16 @@ pub struct CaseResult {
     /// How it went.
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+/// One line that the self-test's process says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Said {
+    /// First of all: how many times the usual everything may take here.
+    Pace(u32),
+    /// A case has ended.
+    Case(CaseResult),
 }
 
 /// What the self-test found on this kernel.

@@ -21,7 +21,7 @@ use proxy_common::{
 
 use super::arena::{Fault, Pair, Road, expect, numbered, read_some, write};
 use super::cases::{CASES, Case};
-use super::{CaseResult, Outcome};
+use super::{CaseResult, Outcome, Said, pace};
 use crate::kernel::{Cgroup, Kernel, Limits, LoadOptions, MapLimit, Pins, TableMap, calls};
 use crate::socket::Netns;
 use crate::tables::TableSet;
@@ -29,7 +29,7 @@ use crate::tables::TableSet;
 /// Name of the self-test's cgroup below the pods'.
 pub const CGROUP: &str = "weir-self-test";
 
-/// How long one case may take on one road.
+/// How long one case may take on one road, on a usual machine.
 const CASE_LIMIT: Duration = Duration::from_millis(4_500);
 
 /// The name under which it is told what a change in mid-connection does.
@@ -43,17 +43,18 @@ pub fn run(root: &Path, bpffs: &Path) -> anyhow::Result<()> {
     let cgroup = Cgroup::open(&place)?;
     let own = cgroup.enter_own()?;
     let mut kernel = private_node(&cgroup, &own, bpffs)?;
+    tell(&Said::Pace(pace::measure()?));
     let waiting: Vec<_> = CASES
         .iter()
         .filter(|case| case.waits)
         .map(|case| std::thread::spawn(move || tried(case)))
         .collect();
     for case in CASES.iter().filter(|case| !case.waits) {
-        tell(&tried(case));
+        tell(&Said::Case(tried(case)));
     }
     for case in waiting {
         if let Ok(result) = case.join() {
-            tell(&result);
+            tell(&Said::Case(result));
         }
     }
     let count = |kernel: &Kernel| {
@@ -64,18 +65,18 @@ pub fn run(root: &Path, bpffs: &Path) -> anyhow::Result<()> {
         found.map_or(0, |(_, total)| *total)
     };
     let accelerated = count(&kernel);
-    tell(&CaseResult {
+    tell(&Said::Case(CaseResult {
         name: "accelerated".to_owned(),
         must: "the connections of the other cases were accelerated at all".to_owned(),
         outcome: outcome(expect(accelerated > 1_000, || {
             format!("{accelerated} connections were")
         })),
-    });
-    tell(&CaseResult {
+    }));
+    tell(&Said::Case(CaseResult {
         name: CHANGE.to_owned(),
         must: "a connection outlives a change of what is accelerated".to_owned(),
         outcome: outcome(change(&mut kernel)),
-    });
+    }));
     Ok(())
 }
 
@@ -175,7 +176,7 @@ fn limited(run: fn(Road) -> Result<(), Fault>, road: Road) -> Result<(), Fault> 
         // Nobody listens any more if it took too long.
         let _late = done.send(run(road));
     });
-    match inbox.recv_timeout(CASE_LIMIT) {
+    match inbox.recv_timeout(pace::paced(CASE_LIMIT)) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(Fault::Wrong("it hangs".to_owned())),
         Err(RecvTimeoutError::Disconnected) => Err(Fault::Wrong("it ended by a panic".to_owned())),
@@ -210,8 +211,8 @@ fn change(kernel: &mut Kernel) -> Result<(), Fault> {
 }
 
 /// One line for the parent.
-fn tell(result: &CaseResult) {
-    if let Ok(line) = serde_json::to_string(result) {
+fn tell(said: &Said) {
+    if let Ok(line) = serde_json::to_string(said) {
         let mut out = std::io::stdout().lock();
         // A parent that is gone needs no result, and has ended this process.
         let _gone = writeln!(out, "{line}").and_then(|()| out.flush());

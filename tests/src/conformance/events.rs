@@ -88,16 +88,16 @@ fn poll_reset(scene: &Scene) -> Result<()> {
 }
 
 /// An epoll that watches one socket.
-struct Watch(OwnedFd);
+pub(super) struct Watch(OwnedFd);
 
 impl Watch {
-    fn new(socket: &Socket, events: EventFlags) -> Result<Self> {
+    pub(super) fn new(socket: &Socket, events: EventFlags) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, socket, EventData::new_u64(0), events)?;
         Ok(Self(epoll))
     }
 
-    fn wait(&self, limit: Duration) -> Result<String> {
+    pub(super) fn wait(&self, limit: Duration) -> Result<String> {
         let mut events = Vec::with_capacity(4);
         let limit = Timespec::try_from(limit)?;
         epoll::wait(&self.0, spare_capacity(&mut events), Some(&limit))?;

@@ -20,6 +20,16 @@ pub struct Verdict {
     pub dial: Dial,
 }
 
+impl Verdict {
+    /// Whether the proxy has a part in it.
+    pub(super) fn is_proxy(&self) -> bool {
+        self.name == PROXY
+    }
+}
+
+/// The name of the one that needs the proxy.
+const PROXY: &str = "proxy";
+
 /// An address that makes a verdict.
 #[derive(Debug)]
 pub enum Dial {
@@ -34,7 +44,7 @@ pub enum Dial {
 pub const VERDICTS: &[Verdict] = &[
     Verdict { name: "direct", dial: Dial::Workload },
     // The prefix is no protocol's name, so the protocol is detected.
-    Verdict { name: "proxy", dial: Dial::Service("any") },
+    Verdict { name: PROXY, dial: Dial::Service("any") },
     Verdict { name: "balance", dial: Dial::Service("tcp") },
 ];
 
@@ -55,6 +65,8 @@ pub enum Reason {
     SharedPort,
     /// The kernel's tables show that end.
     Listed,
+    /// The kernel notes whom a datagram really went to.
+    ErrorQueue,
     /// Bytes are taken by the proxy.
     Queue,
     /// The listener gives out no cookies.
@@ -104,8 +116,15 @@ impl Reason {
             ),
             Self::Listed => (
                 "Tables of sockets show whom weir dialled",
-                "`getpeername()` answers with what was dialled; `/proc/net/tcp`, `ss` and their like \
-                 read the kernel's socket and show weir's listener, or the endpoint of a balanced connect.",
+                "`getpeername()` answers with what was dialled; `/proc/net/tcp`, `/proc/net/udp`, `ss` and their \
+                 like read the kernel's socket and show weir's listener, or the endpoint of a balanced connect.",
+            ),
+            Self::ErrorQueue => (
+                "The error queue of a UDP socket names the endpoint",
+                "A socket that asks for `IP_RECVERR` finds datagrams that were lost in its error queue, as they \
+                 were on the wire. No hook sees a read with `MSG_ERRQUEUE`, so the name beside the datagram is \
+                 the endpoint's, not the service's, and the host that tells of the error is the real one. \
+                 Bytes, error and kind are the same.",
             ),
             Self::Queue => (
                 "Sent bytes are taken by weir",

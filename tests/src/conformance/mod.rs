@@ -22,6 +22,7 @@ mod route;
 mod scene;
 mod socket_options;
 mod transfer;
+mod udp;
 mod uring;
 
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use anyhow::{Context, Result};
 
 pub use scene::Targets;
 
+use expected::Verdict;
 use scene::Scene;
 
 /// One thing that an application does.
@@ -38,11 +40,28 @@ pub struct Case {
     /// Family and name.
     pub name: &'static str,
     run: fn(&Scene) -> Result<()>,
+    is_datagrams: bool,
 }
 
 impl Case {
     const fn new(name: &'static str, run: fn(&Scene) -> Result<()>) -> Self {
-        Self { name, run }
+        Self {
+            name,
+            run,
+            is_datagrams: false,
+        }
+    }
+
+    const fn datagrams(name: &'static str, run: fn(&Scene) -> Result<()>) -> Self {
+        Self {
+            is_datagrams: true,
+            ..Self::new(name, run)
+        }
+    }
+
+    /// Whether the verdict can be had for what the case sends: UDP is never proxied.
+    pub fn is_under(&self, verdict: &Verdict) -> bool {
+        !self.is_datagrams || !verdict.is_proxy()
     }
 }
 
@@ -59,6 +78,8 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         close::CASES,
         descriptors::CASES,
         uring::CASES,
+        udp::CASES,
+        udp::ROUTE_CASES,
     ]
     .into_iter()
     .flatten()

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::call::{hear_all, heard, outcome, pattern, recv, send, settle, urgent};
+use super::udp::far::{AskDatagrams, Datagrams};
 
 const TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -44,6 +45,8 @@ pub(super) enum Ask {
     Finish { conn: usize },
     /// Close; with RST if `abort`.
     Close { conn: usize, abort: bool },
+    /// Something about datagrams.
+    Datagrams(AskDatagrams),
 }
 
 /// What came of it.
@@ -88,6 +91,7 @@ fn session(stream: &UnixStream) -> Result<()> {
 struct End {
     listeners: Vec<Socket>,
     conns: Vec<Option<Socket>>,
+    datagrams: Datagrams,
 }
 
 impl End {
@@ -99,6 +103,7 @@ impl End {
                 receive_buffer,
             } => self.listen(at, multipath, receive_buffer)?,
             Ask::Accept { listener } => return self.accept(listener),
+            Ask::Datagrams(ask) => return self.datagrams.answer(ask),
             Ask::Say { conn, data } => outcome(send(self.conn(conn)?, &data)),
             Ask::SayMuch { conn, len } => outcome(send(self.conn(conn)?, &pattern(len))),
             Ask::SayUrgent { conn, byte } => {

@@ -29,7 +29,7 @@ impl Peer {
         })
     }
 
-    fn ask(&self, ask: &Ask) -> Result<Answer> {
+    pub(super) fn ask(&self, ask: &Ask) -> Result<Answer> {
         let mut stream = self.stream.borrow_mut();
         let mut text = serde_json::to_string(ask)?;
         text.push('\n');

@@ -27,6 +27,9 @@ pub struct Targets {
     /// The peer's second port.
     #[arg(long)]
     pub second: SocketAddr,
+    /// The peer's first port, over IPv6; the second and the closed one follow it.
+    #[arg(long)]
+    pub live6: SocketAddr,
     /// A port of the peer on which nobody listens.
     #[arg(long)]
     pub closed: SocketAddr,
@@ -39,12 +42,18 @@ pub struct Targets {
     /// The address that the peer listens on for `live`; for `second` the port above.
     #[arg(long)]
     pub peer_at: SocketAddr,
+    /// The same over IPv6.
+    #[arg(long)]
+    pub peer_at6: SocketAddr,
     /// The peer's control socket.
     #[arg(long)]
     pub peer: PathBuf,
     /// The pod's address on `eth0`.
     #[arg(long)]
     pub own: IpAddr,
+    /// The pod's IPv6 address on `eth0`.
+    #[arg(long)]
+    pub own6: IpAddr,
     /// The pod's address on `eth1`.
     #[arg(long)]
     pub other_own: IpAddr,
@@ -56,13 +65,16 @@ impl Targets {
         let peer = self.peer.display().to_string();
         [
             ("--live", self.live.to_string()),
+            ("--live6", self.live6.to_string()),
             ("--second", self.second.to_string()),
             ("--closed", self.closed.to_string()),
             ("--unreachable", self.unreachable.to_string()),
             ("--blackhole", self.blackhole.to_string()),
             ("--peer-at", self.peer_at.to_string()),
+            ("--peer-at6", self.peer_at6.to_string()),
             ("--peer", peer),
             ("--own", self.own.to_string()),
+            ("--own6", self.own6.to_string()),
             ("--other-own", self.other_own.to_string()),
         ]
         .into_iter()
@@ -100,6 +112,11 @@ impl Scene {
     pub(super) fn note(&self, what: &str, seen: impl Into<String>) {
         let before = self.seen.borrow_mut().insert(what.to_owned(), seen.into());
         assert!(before.is_none(), "{what} is noted twice");
+    }
+
+    /// The peer, with no socket yet.
+    pub(super) fn remote(&self) -> &Peer {
+        &self.peer
     }
 
     /// The peer, listening.
@@ -159,7 +176,11 @@ impl Scene {
         let to = &self.to;
         let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
         let mapped = if plain == addr { "" } else { " (mapped)" };
+        let port6 = |above: u16| SocketAddr::new(to.live6.ip(), to.live6.port() + above);
         let dialled = [
+            (port6(0), "live (IPv6)"),
+            (port6(1), "second (IPv6)"),
+            (port6(2), "closed (IPv6)"),
             (to.live, "live"),
             (to.second, "second"),
             (to.closed, "closed"),
@@ -172,10 +193,31 @@ impl Scene {
         let port = if plain.port() == 0 { "0" } else { "port" };
         match plain.ip() {
             ip if ip == to.own => format!("own:{port}{mapped}"),
+            ip if ip == to.own6 => format!("own:{port} (IPv6)"),
             ip if ip == to.other_own => format!("other own:{port}{mapped}"),
             ip if ip.is_unspecified() => format!("any:{port}{mapped}"),
             _ => "a stranger".to_owned(),
         }
+    }
+}
+
+impl Scene {
+    /// The part that a host plays.
+    pub(super) fn host(&self, ip: IpAddr) -> String {
+        let (to, plain) = (&self.to, ip.to_canonical());
+        let mapped = if plain == ip { "" } else { " (mapped)" };
+        let hosts = [
+            (to.live.ip(), "live's host"),
+            (to.live6.ip(), "live's host (IPv6)"),
+            (to.own, "own"),
+            (to.own6, "own (IPv6)"),
+            (to.other_own, "other own"),
+            (to.peer_at.ip(), "the endpoint's host"),
+            (to.peer_at6.ip(), "the endpoint's host (IPv6)"),
+        ];
+        let known = hosts.into_iter().find(|(host, _)| *host == plain);
+        let known = known.map_or("a stranger", |(_, part)| part);
+        format!("{known}{mapped}")
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) failed: u32,
     /// Their names.
     pub(super) failures: Vec<String>,
+    /// What the program found out about the kernel.
+    pub(super) notes: Vec<String>,
     /// The program's exit status; 137 if its time was over.
     pub(super) code: i32,
 }
@@ -45,16 +47,20 @@ impl Outcome {
         self.code == 0 && self.failed == 0 && self.passed > 0
     }
 
-    /// In a table: how many passed, out of how many, and which did not.
+    /// In a table: how many passed, out of how many, which did not, and what was noted.
     pub(super) fn cell(&self) -> String {
         let all = self.passed + self.failed;
+        let notes = self
+            .notes
+            .iter()
+            .fold(String::new(), |text, note| text + "; " + note);
         match self.is_good() {
-            true => format!("{all} of {all}"),
+            true => format!("{all} of {all}{notes}"),
             false if all == 0 => "**did not end**".to_owned(),
             false if self.failures.is_empty() => format!("**{} of {all}**", self.passed),
             false => {
                 let failures = self.failures.join("`, `");
-                format!("**{} of {all}**, not `{failures}`", self.passed)
+                format!("**{} of {all}**, not `{failures}`{notes}", self.passed)
             }
         }
     }
@@ -97,6 +103,11 @@ impl Console {
             self.running.read(line, &mut self.in_list);
             return None;
         };
+        if let Some(note) = said.strip_prefix("note ") {
+            // A bar would end the cell that it is going to stand in.
+            self.running.notes.push(note.replace('|', "/"));
+            return None;
+        }
         let mut words = said.split(' ');
         match (words.next()?, words.next(), words.next()) {
             ("kernel", Some(release), None) => {
@@ -148,6 +159,15 @@ mod tests {
         let outcome = &console.results["tcp"];
         assert!(outcome.is_good());
         assert_eq!(outcome.cell(), "8 of 8");
+    }
+
+    #[test]
+    fn notes_stand_beside_the_result() {
+        let text = "@weir begin a\ntest result: ok. 2 passed; 0 failed\n\
+                    @weir note 12 programs\n@weir end a 0\n@weir begin b\n@weir end b 1\n";
+        let console = console(text);
+        assert_eq!(console.results["a"].cell(), "2 of 2; 12 programs");
+        assert!(console.results["b"].notes.is_empty());
     }
 
     #[test]

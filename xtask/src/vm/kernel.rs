@@ -16,8 +16,10 @@ use crate::workspace;
 const FLAVOUR: &str = "cloud-amd64";
 /// Names the package inside an unpacked kernel's directory.
 const LABEL: &str = "package";
-/// What the testbed's networks are made of.
-const MODULES: [&str; 2] = ["bridge", "veth"];
+/// What the testbed's networks are made of; what a kernel loads by itself where
+/// there is somebody to ask, for ending sockets; and kTLS, which acceleration
+/// is tried with.
+const MODULES: [&str; 5] = ["bridge", "veth", "tcp_diag", "udp_diag", "tls"];
 
 /// A kernel to try, and the release of Debian that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

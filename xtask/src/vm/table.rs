@@ -163,6 +163,7 @@ mod tests {
                 failed: *failed,
                 failures: vec!["a".to_owned(); usize::from(*failed > 0)],
                 code: 0,
+                ..Outcome::default()
             };
             table.result(test, version, Some(&outcome));
         }

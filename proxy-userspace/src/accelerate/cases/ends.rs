@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::arena::{
     Fault, Pair, Road, expect, expect_end, expect_reset, expect_text, read_to_end, write,
 };
+use super::super::pace::pause;
 use crate::socket::reset_on_close;
 
 /// What the network takes to bring a FIN or RST over a loopback, many times over.
@@ -31,7 +32,7 @@ pub(super) fn reset(road: Road) -> Result<(), Fault> {
 pub(super) fn reset_unread(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&near, b"never read")?;
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     drop(far);
     expect_reset(&near)
 }
@@ -40,10 +41,10 @@ pub(super) fn unread_after_fin(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&near, b"kept")?;
     near.shutdown(Shutdown::Write)?;
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     // The reader has seen the FIN, and sends its own before it reads.
     far.shutdown(Shutdown::Write)?;
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     expect_text(&far, "kept")?;
     expect_end(&far)
 }
@@ -52,9 +53,9 @@ pub(super) fn unread_after_shutdown(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&far, b"kept")?;
     near.shutdown(Shutdown::Write)?;
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     drop(far);
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     expect_text(&near, "kept")?;
     expect_end(&near)
 }
@@ -62,10 +63,10 @@ pub(super) fn unread_after_shutdown(road: Road) -> Result<(), Fault> {
 pub(super) fn unread_after_reset(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&near, b"kept")?;
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     reset_on_close(&near);
     drop(near);
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     expect_text(&far, "kept")?;
     expect_reset(&far)
 }
@@ -84,7 +85,7 @@ pub(super) fn half_close(road: Road) -> Result<(), Fault> {
         write(&second, b"late ")?;
         write(&second, b"answer")?;
         drop(second);
-        std::thread::sleep(SETTLE);
+        pause(SETTLE);
         let answer = read_to_end(&first)?;
         expect(answer == b"late answer", || {
             format!(
@@ -103,7 +104,7 @@ pub(super) fn write_after_close(road: Road) -> Result<(), Fault> {
         if write(&near, b"anybody?").is_err() {
             return Ok(());
         }
-        std::thread::sleep(SETTLE / 10);
+        pause(SETTLE / 10);
     }
     Err(Fault::Wrong(
         "writes to a closed peer went on and on".to_owned(),

@@ -9,6 +9,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::super::arena::{Fault, Pair, Road, expect, numbered, read_some, write};
+use super::super::pace::{paced, pause};
 use crate::kernel::calls;
 
 /// More than any socket buffer of a default kernel.
@@ -73,7 +74,7 @@ pub(super) fn memory(road: Road) -> Result<(), Fault> {
     const LEN: usize = 100_000;
     let Pair { near, far } = road.pair()?;
     write(&near, &vec![5; LEN])?;
-    std::thread::sleep(STUCK / 10);
+    pause(STUCK / 10);
     let charged = calls::receive_memory(&far)?;
     expect(charged as usize >= LEN, || {
         format!("{LEN} bytes wait, {charged} are charged to the reader")
@@ -92,12 +93,12 @@ pub(super) fn user_timeout(road: Road) -> Result<(), Fault> {
     let Pair { near, far: _far } = road.pair()?;
     calls::set_number(&near, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, LIMIT)?;
     fill(&near)?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + paced(PATIENCE);
     while Instant::now() < until {
         match near.take_error()? {
             Some(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(()),
             Some(error) => return Err(error.into()),
-            None => std::thread::sleep(STUCK / 10),
+            None => pause(STUCK / 10),
         }
     }
     Err(Fault::Wrong(
@@ -128,6 +129,6 @@ fn fill(stream: &TcpStream) -> Result<usize, Fault> {
 
 fn writable(stream: &TcpStream, within: Duration) -> Result<bool, Fault> {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(within).map_err(io::Error::other)?;
+    let timeout = PollTimeout::try_from(paced(within)).map_err(io::Error::other)?;
     Ok(poll(&mut fds, timeout)? == 1)
 }

@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::super::arena::{
     Fault, Pair, Road, expect, expect_end, expect_text, patient, read_some, write,
 };
+use super::super::pace::{paced, pause};
 use crate::kernel::calls;
 
 /// Long enough for a wake-up, short enough for a case.
@@ -23,7 +24,7 @@ pub(super) fn fionread(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&near, &[7; 1_000])?;
     write(&near, &[7; 500])?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     for (left, take) in [(1_500, 600), (900, 900), (0, 0)] {
         let told = calls::unread(&far)?;
         expect(told == left, || {
@@ -52,7 +53,7 @@ pub(super) fn waitall(road: Road) -> Result<(), Fault> {
     let writer = std::thread::spawn(move || -> Result<TcpStream, Fault> {
         for part in [b"one ", b"two ", b"3 4 "] {
             write(&near, part)?;
-            std::thread::sleep(MOMENT);
+            pause(MOMENT);
         }
         Ok(near)
     });
@@ -69,7 +70,7 @@ pub(super) fn waitall(road: Road) -> Result<(), Fault> {
 pub(super) fn trunc(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&near, b"awaykept")?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     let mut buffer = *b"untouched";
     let len = recv(far.as_raw_fd(), &mut buffer[..4], MsgFlags::MSG_TRUNC)?;
     expect(len == 4 && buffer == *b"untouched", || {
@@ -91,7 +92,7 @@ pub(super) fn rcvlowat(road: Road) -> Result<(), Fault> {
 
 pub(super) fn rcvtimeo(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
-    far.set_read_timeout(Some(MOMENT * 2))?;
+    far.set_read_timeout(Some(paced(MOMENT * 2)))?;
     let began = Instant::now();
     let mut byte = [0];
     let answer = io::Read::read(&mut &far, &mut byte);
@@ -143,9 +144,9 @@ pub(super) fn wakes(road: Road) -> Result<(), Fault> {
 pub(super) fn splice_out(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     // It waits for TCP alone, in vain.
-    far.set_read_timeout(Some(MOMENT))?;
+    far.set_read_timeout(Some(paced(MOMENT)))?;
     write(&near, b"through a pipe")?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     let (mut reader, writer) = io::pipe()?;
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
     let moved = splice(far.as_fd(), None, writer.as_fd(), None, 100, flags);
@@ -160,9 +161,9 @@ pub(super) fn splice_out(road: Road) -> Result<(), Fault> {
 pub(super) fn before_accept(road: Road) -> Result<(), Fault> {
     let listener = road.listen()?;
     let near = TcpStream::connect(listener.local_addr()?)?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     write(&near, b"early ")?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     let (far, _) = listener.accept()?;
     patient(&far)?;
     expect(readable(&far)?, || {
@@ -178,7 +179,7 @@ pub(super) fn inq(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     calls::set_number(&far, libc::IPPROTO_TCP, INQ, 1)?;
     write(&near, &[1; 100])?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     let mut buffer = [0; 40];
     let (read, told) = calls::receive_with_control(&far, &mut buffer, 0)?;
     expect(
@@ -190,11 +191,13 @@ pub(super) fn inq(road: Road) -> Result<(), Fault> {
 /// Whether poll sees the socket readable within a moment.
 fn readable(socket: &TcpStream) -> Result<bool, Fault> {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(MOMENT).map_err(io::Error::other)?;
+    let timeout = PollTimeout::try_from(paced(MOMENT)).map_err(io::Error::other)?;
     Ok(poll(&mut fds, timeout)? == 1)
 }
 
 fn event(epoll: &Epoll) -> Result<bool, Fault> {
     let mut events = [EpollEvent::empty()];
-    Ok(epoll.wait(&mut events, EpollTimeout::from(1_000_u16))? == 1)
+    let timeout =
+        EpollTimeout::try_from(paced(Duration::from_secs(1))).map_err(io::Error::other)?;
+    Ok(epoll.wait(&mut events, timeout)? == 1)
 }

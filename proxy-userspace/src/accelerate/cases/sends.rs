@@ -11,6 +11,7 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::super::arena::{Fault, PATIENCE, Pair, Road, expect, expect_text, read_some, write};
+use super::super::pace::{paced, pause};
 use crate::kernel::calls;
 
 const MOMENT: Duration = Duration::from_millis(30);
@@ -41,7 +42,7 @@ pub(super) fn oob(road: Road) -> Result<(), Fault> {
     write(&near, b"ab")?;
     send(near.as_raw_fd(), b"!", MsgFlags::MSG_OOB)?;
     write(&near, b"cd")?;
-    std::thread::sleep(MOMENT);
+    pause(MOMENT);
     let mut urgent = [0];
     let got = recv(far.as_raw_fd(), &mut urgent, MsgFlags::MSG_OOB);
     expect(got == Ok(1) && urgent == *b"!", || {
@@ -68,7 +69,7 @@ pub(super) fn zerocopy(road: Road) -> Result<(), Fault> {
         if let Ok((_, Some(_))) = calls::receive_with_control(&near, &mut [0; 8], flags) {
             return Ok(());
         }
-        std::thread::sleep(MOMENT / 10);
+        pause(MOMENT / 10);
     }
     Err(Fault::Wrong(
         "no completion came for MSG_ZEROCOPY".to_owned(),
@@ -78,12 +79,12 @@ pub(super) fn zerocopy(road: Road) -> Result<(), Fault> {
 pub(super) fn outq(road: Road) -> Result<(), Fault> {
     let Pair { near, far } = road.pair()?;
     write(&near, &[3; 3_000])?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + paced(PATIENCE);
     while calls::unacknowledged(&near)? != 0 {
         expect(Instant::now() < until, || {
             "SIOCOUTQ never fell to 0".to_owned()
         })?;
-        std::thread::sleep(MOMENT / 10);
+        pause(MOMENT / 10);
     }
     expect(read_some(&far, 3_000)?.len() == 3_000, || {
         "bytes are missing".to_owned()

@@ -9,6 +9,7 @@ use nix::libc;
 use socket2::{Domain, Socket, Type};
 
 use super::super::arena::{Fault, Pair, Road, expect, expect_text, patient, read_some, write};
+use super::super::pace::{paced, pause};
 use crate::kernel::calls;
 use crate::kernel::uring::MultishotReceive;
 
@@ -35,7 +36,7 @@ impl Early {
             }
         }
         near.set_nonblocking(false)?;
-        near.set_read_timeout(Some(PATIENCE))?;
+        near.set_read_timeout(Some(paced(PATIENCE)))?;
         Ok(Self {
             near: near.into(),
             listener,
@@ -45,7 +46,7 @@ impl Early {
 
     /// Lets it come up, once the call on the near end waits.
     fn accept(self) -> Result<TcpStream, Fault> {
-        std::thread::sleep(Duration::from_millis(50));
+        pause(Duration::from_millis(50));
         drop(self.listener.accept()?);
         drop(self.filler);
         let (far, _) = self.listener.accept()?;
@@ -88,7 +89,7 @@ pub(super) fn early_write(road: Road) -> Result<(), Fault> {
     let far = early.accept()?;
     let written = writer.join();
     // Only what stands in both queues at once can be read in the wrong order.
-    std::thread::sleep(Duration::from_millis(50));
+    pause(Duration::from_millis(50));
     expect_text(&far, "one two three ")?;
     written
         .map_err(|_| Fault::Wrong("the writer ended by a panic".to_owned()))?
@@ -101,7 +102,7 @@ pub(super) fn multishot(road: Road) -> Result<(), Fault> {
     let writer = std::thread::spawn(move || -> Result<(), Fault> {
         for part in 0..20_u8 {
             write(&near, &[part; 100])?;
-            std::thread::sleep(Duration::from_millis(u64::from(part % 3)));
+            pause(Duration::from_millis(u64::from(part % 3)));
         }
         Ok(())
     });
