@@ -35,7 +35,8 @@ enum Command {
     Test(test::Args),
     /// Show weir's main job on one node with pods and services.
     Demo(demo::Args),
-    /// Measure weir against no mesh and against iptables with other proxies.
+    /// Measure weir, accelerated and not, against no mesh and against iptables with
+    /// other proxies: HTTP, TCP, UDP, and what one connect costs.
     Bench(bench::Args),
     /// Run the privileged tests on other kernels, on emulated machines. Takes a
     /// quarter of an hour for each kernel, so `cargo xtask test` leaves it out.
