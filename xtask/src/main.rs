@@ -40,7 +40,8 @@ enum Command {
     /// Build weir as it ships, optimised by a profile of itself at work. Takes
     /// about ten minutes, and root.
     Release,
-    /// Measure weir against no mesh and against iptables with other proxies.
+    /// Measure weir, accelerated and not, against no mesh and against iptables with
+    /// other proxies: HTTP, TCP, UDP, and what one connect costs.
     Bench(bench::Args),
     /// Run the privileged tests on other kernels, on emulated machines. Takes a
     /// quarter of an hour for each kernel, so `cargo xtask test` leaves it out.

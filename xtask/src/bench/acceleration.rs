@@ -47,11 +47,17 @@ impl Verdict {
             ..WeirOptions::default()
         };
         let weir = Weir::start_with(&node, options)?;
-        let status = await_verdict(&weir)?;
+        let mut verdict = Self::read(&await_verdict(&weir)?);
+        verdict.kept = fs::read(weir.state_dir().join(FILE)).ok();
+        Ok(verdict)
+    }
+
+    /// What `weir status` says of acceleration.
+    fn read(status: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let broken = status["broken"].as_array().into_iter().flatten();
-        Ok(Self {
-            kept: fs::read(weir.state_dir().join(FILE)).ok(),
+        Self {
+            kept: None,
             in_force_for: text(&status["inForceFor"]),
             summary: text(&status["selfTest"]),
             broken: broken
@@ -61,7 +67,7 @@ impl Verdict {
                     seen: text(&case["seen"]),
                 })
                 .collect(),
-        })
+        }
     }
 
     /// For people.
@@ -153,4 +159,33 @@ pub(super) fn ensure_in_force(
         weir.json(&["status"])["dataplane"]["acceleration"]
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_broken_case_is_told() {
+        let case = json!({ "name": "waitall", "must": "wait", "seen": "did not" });
+        let verdict = Verdict::read(&json!({
+            "inForceFor": "nobody",
+            "selfTest": "1 of 2 known cases do not hold: waitall",
+            "broken": [case.clone()],
+        }));
+        let text = verdict.text();
+        assert!(text.contains("is in force for nobody"), "{text}");
+        assert!(text.contains("| `waitall` | wait"), "{text}");
+        assert_eq!(verdict.json()["broken"], json!([case]));
+    }
+
+    #[test]
+    fn where_all_hold_nothing_is_listed() {
+        let verdict = Verdict::read(&json!({
+            "inForceFor": "all workloads but those that refuse it",
+            "selfTest": "all 2 known cases hold",
+            "broken": [],
+        }));
+        assert!(!verdict.text().contains('|'));
+    }
 }

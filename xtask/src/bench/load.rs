@@ -47,18 +47,26 @@ impl Load {
         Self::Receive,
     ];
 
-    /// Its heading; says what one operation is.
-    pub(super) const fn title(self) -> &'static str {
+    /// Its name for people.
+    pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Http1 => "HTTP/1.1 keep-alive, 1 connection (operation: a request)",
-            Self::Http64 => "HTTP/1.1 keep-alive, 64 connections (operation: a request)",
-            Self::Opaque64 => {
-                "HTTP/1.1 keep-alive, 64 connections, moved as bytes only (operation: a request)"
-            }
-            Self::Exchange => "TCP request/response, 128 B (operation: there and back)",
-            Self::Connect => "TCP connect + request + close (operation: all three)",
-            Self::Send => "TCP bulk, sent by the pod (operation: a MiB)",
-            Self::Receive => "TCP bulk, received by the pod (operation: a MiB)",
+            Self::Http1 => "HTTP/1.1 keep-alive, 1 connection",
+            Self::Http64 => "HTTP/1.1 keep-alive, 64 connections",
+            Self::Opaque64 => "HTTP/1.1 keep-alive, 64 connections, moved as bytes only",
+            Self::Exchange => "TCP request/response, 128 B",
+            Self::Connect => "TCP connect + request + close",
+            Self::Send => "TCP bulk, sent by the pod",
+            Self::Receive => "TCP bulk, received by the pod",
+        }
+    }
+
+    /// What one operation is.
+    pub(super) const fn operation(self) -> &'static str {
+        match self {
+            Self::Http1 | Self::Http64 | Self::Opaque64 => "a request",
+            Self::Exchange => "there and back",
+            Self::Connect => "all three",
+            Self::Send | Self::Receive => "a MiB",
         }
     }
 

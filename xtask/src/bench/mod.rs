@@ -6,6 +6,7 @@
 //! them. Only ratios within one run mean anything.
 
 mod acceleration;
+mod chart;
 mod connect;
 mod hook;
 mod load;
@@ -13,6 +14,7 @@ mod machine;
 mod memory;
 mod meter;
 mod peer;
+mod plot;
 mod report;
 mod result;
 mod rival;
@@ -27,7 +29,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
 use clap::ValueEnum;
@@ -56,7 +58,8 @@ pub(crate) struct Args {
     /// How long each load runs on each row in each round.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// One round of one second: to see that it works.
+    /// One round of one second, everything in it, in under 3 minutes once built: to
+    /// see that it works. One round is too few to judge a target by.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
     /// Only this part; all if absent.
@@ -76,11 +79,11 @@ pub(crate) struct Args {
 /// A part of the bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Loads through every row, and the proxies' memory.
+    /// Loads through every row, the proxies' memory, and the self-test of acceleration.
     Loads,
-    /// Datagrams, with weir and without, and its hooks.
+    /// UDP there and back, with weir and without, and what its hooks take.
     Udp,
-    /// What one connect costs, while the configuration grows.
+    /// What one connect costs, beside no mesh and while the configuration grows.
     Connect,
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         scale::run()?;
         return Ok(ExitCode::SUCCESS);
     }
+    let begun = Instant::now();
     let kinds = args.rows();
     let load = machine::load();
     let verdict = (args.wants(Part::Loads) && kinds.iter().any(|kind| kind.is_accelerated()))
@@ -144,6 +148,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = Report {
         machine: machine::describe(&testbed::weir_binary()?, load),
         rounds: args.rounds(),
+        took: begun.elapsed(),
         targets,
         rows: if args.wants(Part::Loads) {
             kinds
@@ -236,7 +241,7 @@ fn write(file: &Path, report: &Report) -> Result<()> {
     let json = serde_json::to_string_pretty(&report.json())?;
     put(&file, &(json + "\n"))?;
     put(&file.with_extension("md"), &report.text())?;
-    for (name, plot) in report.costs.iter().flat_map(connect::files) {
+    for (name, plot) in report.plots() {
         put(&file.with_file_name(name), &plot)?;
     }
     println!("written to {}", file.display());

@@ -3,10 +3,12 @@
 //! Owns rounding. Must never leave out a target that was missed.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::acceleration::Verdict;
+use super::chart;
 use super::connect::{self, Costs};
 use super::load::Load;
 use super::memory::Memory;
@@ -24,6 +26,8 @@ pub(super) struct Report {
     pub(super) machine: Vec<(&'static str, String)>,
     /// Rounds, and seconds of each load in each.
     pub(super) rounds: (u32, u64),
+    /// How long all of it took.
+    pub(super) took: Duration,
     /// The rows that were measured.
     pub(super) rows: Vec<Kind>,
     /// The loads.
@@ -43,20 +47,28 @@ pub(super) struct Report {
 impl Report {
     /// For people; every table is Markdown.
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in &self.machine {
-            push(&mut text, format_args!("{name}: {value}\n"));
-        }
         let (rounds, seconds) = self.rounds;
-        push(
-            &mut text,
-            format_args!("medians of {rounds} rounds, {seconds} s each load\n"),
+        let took = self.took.as_secs();
+        let plural = if rounds == 1 { "" } else { "s" };
+        let machine = self.machine.iter();
+        let machine = machine.map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
+        let mut text = format!(
+            "# weir, measured\n\nMedians of {rounds} round{plural}, {seconds} s for each load, \
+             {took} s in all.\n\n{}",
+            markdown(&["measured on", ""], machine)
         );
         let loads = Load::ALL.iter().filter(|_| !self.rows.is_empty());
         for load in loads {
             push(
                 &mut text,
-                format_args!("\n### {}\n\n{}", load.title(), self.table(*load)),
+                format_args!(
+                    "\n### {} (operation: {})\n\n{}\n![{}]({})\n",
+                    load.name(),
+                    load.operation(),
+                    self.table(*load),
+                    load.name(),
+                    chart::file(*load)
+                ),
             );
         }
         if !self.memory.is_empty() {
@@ -95,9 +107,20 @@ impl Report {
             vec![target.what.into(), bound, cell(target.measured), met.into()]
         });
         let head = ["target", "to reach", "measured", ""];
+        let count = |met| {
+            let of = self.targets.iter().filter(|target| target.is_met() == met);
+            of.count()
+        };
         push(
             &mut text,
-            format_args!("\n### Targets\n\n{}", markdown(&head, rows)),
+            format_args!(
+                "\n### Targets\n\n{} met, {} missed, {} not measured. A ratio is the middle of \
+                 those of each round.\n\n{}",
+                count(Some(true)),
+                count(Some(false)),
+                count(None),
+                markdown(&head, rows)
+            ),
         );
         if !self.rows.is_empty() {
             push(
@@ -106,6 +129,13 @@ impl Report {
             );
         }
         text
+    }
+
+    /// The plots that it shows: file names and contents.
+    pub(super) fn plots(&self) -> Vec<(String, String)> {
+        let mut plots = chart::files(&self.results, &self.rows);
+        plots.extend(self.costs.iter().flat_map(connect::files));
+        plots
     }
 
     fn table(&self, load: Load) -> String {
@@ -244,6 +274,7 @@ impl Report {
             "machine": machine,
             "rounds": rounds,
             "secondsPerLoad": seconds,
+            "secondsInAll": self.took.as_secs(),
             "loads": loads,
             "memory": memory,
             "acceleration": self.verdict.as_ref().map(Verdict::json),

@@ -108,6 +108,21 @@ impl Results {
     pub(super) fn median(&self, load: Load, kind: Kind, quantity: Quantity) -> Option<f64> {
         median(self.rounds(load, kind, quantity))
     }
+
+    /// The median over the rounds of one row by another, each round with itself:
+    /// what the machine did besides was the same for both.
+    pub(super) fn ratio(
+        &self,
+        load: Load,
+        quantity: Quantity,
+        over: Kind,
+        under: Kind,
+    ) -> Option<f64> {
+        let under = self.rounds(load, under, quantity);
+        let over = self.rounds(load, over, quantity);
+        let ratios: Vec<f64> = over.iter().zip(under).map(|(a, b)| a / b).collect();
+        median(&ratios)
+    }
 }
 
 /// The middle value, or the mean of the two middle ones.
@@ -139,6 +154,30 @@ mod tests {
         assert_eq!(median(&[3.0]), Some(3.0));
         assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+
+    #[test]
+    fn ratios_are_of_one_round_each() {
+        let mut results = Results::default();
+        let cpu = Cpu {
+            proxy: Duration::ZERO,
+            machine: Duration::from_secs(1),
+        };
+        // The machine became three times as fast; the second row stays at twice the first.
+        for operations in [1.0, 2.0, 3.0] {
+            for (kind, times) in [(Kind::NoMesh, 1.0), (Kind::Balance, 2.0)] {
+                let measured = Measured {
+                    operations: operations * times,
+                    seconds: 1.0,
+                    p50_us: 1.0,
+                    p99_us: 1.0,
+                };
+                results.add(Load::Http64, kind, measured, cpu);
+            }
+        }
+        let ratio = |over, under| results.ratio(Load::Http64, Quantity::Rate, over, under);
+        assert_eq!(ratio(Kind::Balance, Kind::NoMesh), Some(2.0));
+        assert_eq!(ratio(Kind::Weir, Kind::NoMesh), None);
     }
 
     #[test]

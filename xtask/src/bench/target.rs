@@ -58,12 +58,6 @@ fn target(what: &'static str, bound: Bound, measured: Option<f64>) -> Target {
     }
 }
 
-impl Results {
-    fn ratio(&self, load: Load, quantity: Quantity, over: Kind, under: Kind) -> Option<f64> {
-        Some(self.median(load, over, quantity)? / self.median(load, under, quantity)?)
-    }
-}
-
 fn of_proxied(results: &Results) -> Vec<Target> {
     use Bound::{AtLeast, AtMost};
     vec![

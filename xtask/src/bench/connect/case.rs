@@ -5,6 +5,8 @@ use clap::ValueEnum;
 /// A connect that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Case {
+    /// On a node without weir.
+    NoMesh,
     /// By a pod that weir does not know.
     Unenrolled,
     /// To an external address that an egress rule opens.
@@ -34,6 +36,7 @@ impl Case {
     /// Its name in tables and plots.
     pub(super) const fn title(self) -> &'static str {
         match self {
+            Self::NoMesh => "no mesh",
             Self::Unenrolled => "not enrolled",
             Self::Direct => "Direct",
             Self::Deny => "Deny",
@@ -47,6 +50,7 @@ impl Case {
     /// Its name in JSON.
     pub(super) const fn key(self) -> &'static str {
         match self {
+            Self::NoMesh => "noMesh",
             Self::Unenrolled => "unenrolled",
             Self::Direct => "direct",
             Self::Deny => "deny",

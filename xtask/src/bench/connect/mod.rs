@@ -3,9 +3,9 @@
 //!
 //! Owns the order: at each size every case is dialled in turn, round after round.
 
+mod beside;
 mod case;
 mod dial;
-mod plot;
 mod report;
 mod site;
 
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use testbed::Node;
 
+use beside::Calls;
 use case::{Axis, Case};
 pub(super) use dial::run as run_dial;
 pub(super) use report::{files, json, targets, text};
@@ -35,6 +36,7 @@ struct Cost {
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     curves: BTreeMap<(Axis, Case), BTreeMap<u32, Cost>>,
+    calls: Calls,
 }
 
 impl Costs {
@@ -45,8 +47,12 @@ impl Costs {
 
 /// Measures every curve.
 pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
-    let _statistics = Statistics::on()?;
-    let mut costs = Costs::default();
+    println!("connect, beside no mesh …");
+    let mut costs = Costs {
+        calls: Calls::measure(rounds)?,
+        ..Costs::default()
+    };
+    let statistics = Statistics::on()?;
     for axis in Axis::ALL {
         let node = Node::new()?;
         let mut site = Site::new(&node)?;
@@ -61,6 +67,7 @@ pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
             }
         }
     }
+    drop(statistics);
     past_firewalls(&mut costs, rounds, quick)?;
     Ok(costs)
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::beside::{self, Calls};
 use super::case::{Axis, Case};
-use super::plot::{Line, svg, time};
 use super::{Cost, Costs};
+use crate::bench::plot::{self, Line, time};
 use crate::bench::report::markdown;
 use crate::bench::target::{Bound, Target};
 
@@ -53,7 +54,7 @@ impl Side {
 
 /// Tables in Markdown, each with its plot.
 pub(in crate::bench) fn text(costs: &Costs) -> String {
-    let mut text = String::new();
+    let mut text = calls(&costs.calls);
     for axis in Axis::ALL {
         for side in Side::ALL {
             let lines = lines(costs, axis, side);
@@ -83,6 +84,27 @@ pub(in crate::bench) fn text(costs: &Costs) -> String {
     text
 }
 
+/// The whole call to a pod, beside the same without weir.
+fn calls(calls: &Calls) -> String {
+    let rows = beside::CASES.into_iter().map(|case| {
+        let cell = |nanos: Option<f64>| nanos.map_or_else(|| "–".to_owned(), time);
+        let more = match case {
+            Case::NoMesh => None,
+            _ => calls.more(case),
+        };
+        vec![
+            case.title().to_owned(),
+            cell(calls.median(case)),
+            cell(more),
+        ]
+    });
+    let table = markdown(&["", "connect() to a pod", "more than no mesh"], rows);
+    format!(
+        "\n### connect: the whole call, beside no mesh\n\n{table}\nThe middle of all turns, and \
+         of the differences within each; the kernel's statistics are off.\n"
+    )
+}
+
 /// The plots: file names and contents.
 pub(in crate::bench) fn files(costs: &Costs) -> Vec<(String, String)> {
     let mut files = Vec::new();
@@ -90,7 +112,7 @@ pub(in crate::bench) fn files(costs: &Costs) -> Vec<(String, String)> {
         for side in Side::ALL {
             let lines = lines(costs, axis, side);
             if !lines.is_empty() {
-                let plot = svg(side.title(), axis.title(), &lines);
+                let plot = plot::lines(side.title(), axis.title(), &lines);
                 files.push((file(axis, side), plot));
             }
         }
@@ -140,6 +162,14 @@ pub(in crate::bench) fn json(costs: &Costs) -> Value {
         }
         axes.insert(axis.title().to_owned(), Value::Object(cases));
     }
+    let calls = beside::CASES.into_iter().map(|case| {
+        let value = json!({
+            "callNanos": costs.calls.median(case),
+            "moreNanos": costs.calls.more(case),
+        });
+        (case.key().to_owned(), value)
+    });
+    axes.insert("besideNoMesh".to_owned(), Value::Object(calls.collect()));
     Value::Object(axes)
 }
 
@@ -166,7 +196,13 @@ pub(in crate::bench) fn targets(costs: Option<&Costs>) -> Vec<Target> {
         bound: Bound::AtMost(bound),
         measured,
     };
+    let balanced = costs.and_then(|costs| costs.calls.more(Case::Balance));
     vec![
+        target(
+            "connect, balanced: µs more for the whole call than without mesh",
+            1.5,
+            balanced.map(|nanos| nanos / 1e3),
+        ),
         target(
             "connect, not enrolled: ns in the hook, at the worst size",
             150.0,

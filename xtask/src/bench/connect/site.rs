@@ -36,7 +36,7 @@ pub(super) struct Site<'a> {
     // In the order in which they have to go.
     weir: Weir<'a>,
     _servers: [Proc; 2],
-    _server: Pod,
+    server: Pod,
     node: &'a Node,
     client: Pod,
     bystander: Pod,
@@ -58,7 +58,7 @@ impl<'a> Site<'a> {
         Ok(Self {
             weir,
             _servers: servers,
-            _server: server,
+            server,
             node,
             client,
             bystander,
@@ -93,7 +93,7 @@ impl<'a> Site<'a> {
             Case::Deny => (&self.client, self.outside.at(CLOSED_PORT)),
             Case::Balance => (&self.client, service_at(BALANCED_PORT)),
             Case::Proxy => (&self.client, service_at(80)),
-            Case::Direct | Case::Iptables | Case::Nftables => {
+            Case::Direct | Case::NoMesh | Case::Iptables | Case::Nftables => {
                 (&self.client, self.outside.at(ECHO_PORT))
             }
         };
@@ -101,6 +101,16 @@ impl<'a> Site<'a> {
         let before = Runs::of(daemon, HOOK)?;
         let dialled = dial(pod, to)?;
         Ok((dialled, Runs::of(daemon, HOOK)?.mean_ns_since(before)))
+    }
+
+    /// Times connects that end at the server among the pods.
+    pub(super) fn dial_pod(&self, case: Case) -> Result<Dialled> {
+        match case {
+            Case::Balance => dial(&self.client, service_at(BALANCED_PORT)),
+            Case::Proxy => dial(&self.client, service_at(80)),
+            Case::Unenrolled => dial(&self.bystander, self.server.at(ECHO_PORT)),
+            _ => dial(&self.client, self.server.at(ECHO_PORT)),
+        }
     }
 
     /// One more enrolled workload: a namespace whose wire leads nowhere, and a cgroup.
@@ -185,7 +195,7 @@ fn service_at(port: u16) -> SocketAddr {
     SocketAddr::new(VIRTUAL_ADDRESS.into(), port)
 }
 
-fn dial(pod: &Pod, to: SocketAddr) -> Result<Dialled> {
+pub(super) fn dial(pod: &Pod, to: SocketAddr) -> Result<Dialled> {
     let mut command = client_in(pod, pod.cgroup(), &["dial", &to.to_string()])?;
     let said = process::capture(&mut command, DIAL_LIMIT)?;
     serde_json::from_str(&said).context("the peer says something else")

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what is plotted.
 
-use std::fmt::Write as _;
+use super::{canvas, escaped, label, push, time};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
@@ -18,25 +18,19 @@ const COLOURS: [&str; 7] = [
 const LABEL_GAP: f64 = 16.0;
 
 /// A line: its name, and its points by size.
-pub(super) struct Line {
+pub(in crate::bench) struct Line {
     /// Shown at its end.
-    pub(super) title: String,
+    pub(in crate::bench) title: String,
     /// Sizes and nanoseconds, both above zero.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(in crate::bench) points: Vec<(f64, f64)>,
 }
 
 /// A plot of `lines`.
-pub(super) fn svg(title: &str, x_title: &str, lines: &[Line]) -> String {
+pub(in crate::bench) fn svg(title: &str, x_title: &str, lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let x = Scale::around(all().map(|point| point.0), LEFT, WIDTH - RIGHT);
     let y = Scale::around(all().map(|point| point.1), HEIGHT - BOTTOM, TOP);
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"26\" font-size=\"16\">{}</text>\n",
-        escaped(title)
-    );
+    let mut text = canvas(title, (WIDTH, HEIGHT), LEFT);
     for decade in x.decades() {
         let at = x.place(decade);
         let (top, bottom) = (TOP, HEIGHT - BOTTOM);
@@ -156,18 +150,6 @@ fn line(text: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
     );
 }
 
-fn label(text: &mut String, at: (f64, f64), anchor: &str, words: &str) {
-    push(
-        text,
-        format_args!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"#444\">{}</text>\n",
-            at.0,
-            at.1,
-            escaped(words)
-        ),
-    );
-}
-
 /// 1000 as `1k`.
 fn count(value: f64) -> String {
     if value >= 1000.0 {
@@ -177,37 +159,9 @@ fn count(value: f64) -> String {
     }
 }
 
-/// Nanoseconds, in the unit that people would use.
-pub(super) fn time(nanos: f64) -> String {
-    let (value, unit) = match nanos {
-        _ if nanos >= 1e6 => (nanos / 1e6, "ms"),
-        _ if nanos >= 1e3 => (nanos / 1e3, "µs"),
-        _ => (nanos, "ns"),
-    };
-    if value >= 100.0 || unit == "ns" || (value - value.round()).abs() < 1e-9 {
-        format!("{value:.0} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
-fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("a String takes everything");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_units() {
-        let times = [150.0, 1_000.0, 1_234.0, 123_400.0, 2e6].map(time);
-        assert_eq!(times, ["150 ns", "1 µs", "1.2 µs", "123 µs", "2 ms"]);
-    }
 
     #[test]
     fn every_point_lies_inside() {
