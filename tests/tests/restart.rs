@@ -1,6 +1,7 @@
 //! Death and return of the daemon: policy holds, the last configuration comes back.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
@@ -8,7 +9,7 @@ use nix::errno::Errno;
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::{Service, SockOption};
 use testbed::docs::{egress_rule, mesh_config, route_rule, service};
-use testbed::{Fault, Node, Pod, Weir};
+use testbed::{Fault, Node, Pod, Weir, eventually};
 
 fn vip() -> SocketAddr {
     "10.96.0.1:80".parse().unwrap()
@@ -67,6 +68,12 @@ fn a_restart_keeps_the_configuration_and_finishes_requests() {
     let other = client.new_agent().unwrap();
     std::thread::scope(|scope| {
         let slow = scope.spawn(move || other.http(vip(), HttpRequest::get("web", "/delay/1500")));
+        let source = [("source", "default/client")];
+        eventually("the connection is there", Duration::from_secs(5), || {
+            let active = weir.metrics().count("weir_connections_active", &source);
+            (active > 0).then_some(()).ok_or("none is".to_owned())
+        });
+        // And its request on the way.
         std::thread::sleep(Duration::from_millis(400));
         weir.stop().unwrap();
         assert_eq!(slow.join().unwrap().unwrap().status, 200);
@@ -229,7 +236,12 @@ fn uninstall_leaves_the_node_as_it_was() {
     refused(get(&client, outside.at(81)), Errno::EPERM);
     weir.stop().unwrap();
     assert!(!weir.pins().unwrap().is_empty());
+    // What a daemon started last may be in its cgroup for a moment more.
+    let mut late = Command::new("sleep").arg("0.5").spawn().unwrap();
+    let own = node.pods_cgroup().join("weir-proxy/cgroup.procs");
+    std::fs::write(own, late.id().to_string()).unwrap();
     weir.uninstall().unwrap();
+    assert!(late.wait().unwrap().success());
     assert_eq!(get(&client, outside.at(81)).unwrap(), 200);
     assert_eq!(weir.pins().unwrap(), Vec::<std::path::PathBuf>::new());
     weir.launch().unwrap();

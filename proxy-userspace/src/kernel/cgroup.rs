@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
@@ -13,6 +14,10 @@ use super::error::KernelError;
 
 /// Name of weir's own cgroup below the one that the hooks are attached to.
 const OWN: &str = "weir-proxy";
+
+/// How long what a daemon left behind may take to end: a canary that was being
+/// started leaves for its pod's cgroup, a killed process is about to be gone.
+const EMPTY: Duration = Duration::from_secs(2);
 
 /// Inode of the cgroup namespace that the kernel starts with (`PROC_CGROUP_INIT_INO`).
 const HOST_NAMESPACE: u64 = 0xEFFF_FFFB;
@@ -98,11 +103,23 @@ impl Cgroup {
         Self::open(&path)
     }
 
-    /// Removes weir's own cgroup; it must be empty.
+    /// Removes weir's own cgroup. What a daemon started last may outlive it for a
+    /// moment, which is waited for.
+    ///
+    /// # Errors
+    /// `ResourceBusy`, if somebody is still in it: a daemon that runs.
     pub fn remove_own(&self) -> io::Result<()> {
-        match fs::remove_dir(self.path.join(OWN)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        let until = Instant::now() + EMPTY;
+        loop {
+            match fs::remove_dir(self.path.join(OWN)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                other => return other,
+            }
         }
     }
 }
