@@ -17,6 +17,7 @@ mod decide;
 mod ending;
 mod flow;
 mod id;
+mod record;
 mod service;
 mod table;
 mod talk;
@@ -35,6 +36,7 @@ pub use id::{
     BlockGeneration, NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId,
     WorkloadId,
 };
+pub use record::{Impossible, Record};
 pub use service::{ServiceAction, ServiceEntry, ServiceKey};
 pub use table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
