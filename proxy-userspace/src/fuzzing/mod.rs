@@ -5,6 +5,10 @@
 //! its word. `fuzz/` runs these under a fuzzer; the test below runs them in
 //! every test run, on what `fuzz/seeds` holds, on damage to that, and on noise.
 //! Must never be part of the daemon, nor know more of a decoder than its caller.
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a panic is how a target tells what it found"
+)]
 
 mod bytes;
 mod config;
