@@ -20,7 +20,7 @@ const BUILD_LIMIT: Duration = Duration::from_mins(30);
 /// What the fuzzer may take beyond its time, to start and to write down.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// What libFuzzer needs to see which way the code went, and ASan.
+/// What libFuzzer needs to see which way the code went, and the address sanitizer.
 const FLAGS: [&str; 8] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",

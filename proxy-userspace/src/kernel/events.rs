@@ -19,7 +19,7 @@ const BATCH: usize = 256;
 
 /// The reading end of a ring buffer of `T`.
 pub struct Ring<T> {
-    ring: RingBuf<MapData>,
+    buffer: RingBuf<MapData>,
     name: &'static str,
     records: PhantomData<T>,
 }
@@ -27,8 +27,8 @@ pub struct Ring<T> {
 impl<T: Pod + Record> Ring<T> {
     /// Takes the ring buffer called `name` out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, KernelError> {
-        take(ebpf, name).map(|ring| Self {
-            ring,
+        take(ebpf, name).map(|buffer| Self {
+            buffer,
             name,
             records: PhantomData,
         })
@@ -40,7 +40,7 @@ impl<T: Pod + Record> Ring<T> {
     /// Needs a tokio runtime.
     pub async fn run(self, pause: Duration, mut handle: impl FnMut(&T)) -> io::Result<()> {
         // SAFETY: the ring keeps one descriptor open for its whole life.
-        let mut ring = unsafe { AsyncFd::register(self.ring) }?;
+        let mut ring = unsafe { AsyncFd::register(self.buffer) }?;
         let mut refused = 0_u64;
         loop {
             let mut ready = ring.readable_mut().await?;
