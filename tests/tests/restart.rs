@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use nix::errno::Errno;
+use proxy_common::{AddressEntry, AddressKey};
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::SockOption;
 use testbed::docs::mesh_config;
@@ -166,6 +167,29 @@ fn pins_of_another_version_are_refused() {
     // The old kernel half goes on.
     refused(get(&client, outside.at(81)), Errno::EPERM);
     abi.set(0, own, 0).unwrap();
+    weir.launch().unwrap();
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+}
+
+/// An entry that no weir writes is told, with the way out, and nothing is built on it.
+#[test]
+fn a_map_that_somebody_changed_is_refused() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = guarded(&node);
+    weir.stop().unwrap();
+    let pin = node.bpffs().join("weir/maps/ADDRESSES");
+    let map = Map::HashMap(MapData::from_pin(pin).unwrap());
+    let mut addresses: HashMap<_, AddressKey, AddressEntry> = map.try_into().unwrap();
+    let (key, own) = addresses.iter().next().unwrap().unwrap();
+    addresses.insert(key, AddressEntry { kind: 9 }, 0).unwrap();
+    let error = format!("{:#}", weir.launch().unwrap_err());
+    assert!(
+        error.contains("ADDRESSES") && error.contains("weir uninstall"),
+        "{error}"
+    );
+    // The old kernel half goes on.
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    addresses.insert(key, own, 0).unwrap();
     weir.launch().unwrap();
     assert_eq!(get(&client, vip()).unwrap(), 200);
 }
