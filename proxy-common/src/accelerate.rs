@@ -95,6 +95,12 @@ impl Seat {
         Self(self.0 ^ 1)
     }
 
+    /// The cookie of the socket that dialled: one for both seats.
+    #[inline(always)]
+    pub const fn dialler(self) -> u64 {
+        self.0 >> 1
+    }
+
     /// Whether the socket in it dialled.
     #[inline(always)]
     pub const fn dialled(self) -> bool {
@@ -141,8 +147,10 @@ pub struct Partner {
     pub first_byte: u32,
     /// A [`Stage`], as its number.
     pub stage: u8,
+    /// 1: what it hands over is counted in `HANDED`.
+    counted: u8,
     /// Always 0.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 impl Partner {
@@ -152,25 +160,33 @@ impl Partner {
         accepted_in: NetnsCookie(0),
         first_byte: 0,
         stage: Stage::Upstream as u8,
-        pad: [0; 3],
+        counted: 0,
+        pad: [0; 2],
     };
 
-    /// That of a socket that dialled.
+    /// That of a socket that dialled; `is_counted`: its connection has its place in `HANDED`.
     #[inline(always)]
-    pub const fn offered(seat: Seat, accepted_in: NetnsCookie) -> Self {
+    pub const fn offered(seat: Seat, accepted_in: NetnsCookie, is_counted: bool) -> Self {
         Self {
             seat,
             accepted_in,
             first_byte: 0,
             stage: Stage::Offered as u8,
-            pad: [0; 3],
+            counted: is_counted as u8,
+            pad: [0; 2],
         }
     }
 
     /// That of a socket that was accepted, before it has its seat.
     #[inline(always)]
-    pub const fn accepted(seat: Seat) -> Self {
-        Self::offered(seat, NetnsCookie(0))
+    pub const fn accepted(seat: Seat, is_counted: bool) -> Self {
+        Self::offered(seat, NetnsCookie(0), is_counted)
+    }
+
+    /// Whether what it hands over is counted.
+    #[inline(always)]
+    pub const fn is_counted(&self) -> bool {
+        self.counted != 0
     }
 
     /// The same socket on its seat; `spoke`: TCP has carried bytes of it.
@@ -196,6 +212,31 @@ impl Partner {
     }
 }
 
+/// What the two ends of a balanced connection handed to each other past TCP,
+/// whose own counters know nothing of it; value of `HANDED`, by the cookie of the
+/// socket that dialled. Each number has one writer, under its socket's lock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// Bytes from the socket that dialled.
+    pub sent: u64,
+    /// Bytes to it.
+    pub received: u64,
+}
+
+impl Handed {
+    /// Counts `bytes` that the socket in `seat` has handed over.
+    #[inline(always)]
+    pub const fn add(&mut self, seat: Seat, bytes: u32) {
+        let way = if seat.dialled() {
+            &mut self.sent
+        } else {
+            &mut self.received
+        };
+        *way = way.wrapping_add(bytes as u64);
+    }
+}
+
 /// Key of `OFFERS`: a connection as its accepting side will see it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -216,6 +257,7 @@ pub struct OfferKey {
 
 const _: () = {
     assert!(size_of::<Partner>() == 24);
+    assert!(size_of::<Handed>() == 16);
     assert!(size_of::<OfferKey>() == 48);
 };
 
@@ -231,6 +273,17 @@ mod tests {
         assert_eq!(accepting.opposite(), dialling);
         assert!(dialling.dialled() && !accepting.dialled());
         assert_ne!(accepting, Seat::dialling(8));
+        assert_eq!((dialling.dialler(), accepting.dialler()), (7, 7));
+    }
+
+    #[test]
+    fn bytes_count_for_the_way_that_they_go() {
+        let mut handed = Handed::default();
+        let dialling = Seat::dialling(7);
+        handed.add(dialling, 3);
+        handed.add(dialling.opposite(), 5);
+        handed.add(dialling, 4);
+        assert_eq!((handed.sent, handed.received), (7, 5));
     }
 
     #[test]

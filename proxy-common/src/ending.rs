@@ -5,6 +5,7 @@
 //! for each FIN, and which of them were counted is told by the states that the
 //! socket went through. Must stay pure, like everything here.
 
+use crate::accelerate::Handed;
 use crate::addr::{Addr, Destination, Port};
 use crate::decide::Decision;
 use crate::flow::Flow;
@@ -57,8 +58,8 @@ pub struct Note {
     pub endpoint_port: Port,
     /// Whether the peer's FIN is among the bytes that TCP counts as received.
     fin_received: u8,
-    /// Always 0.
-    pub pad: u8,
+    /// 1: some of the connection's bytes may be counted in `HANDED`.
+    pub handed: u8,
     /// Always 0.
     pub pad2: u32,
     /// When `connect()` was called, in nanoseconds of the monotonic clock.
@@ -87,6 +88,18 @@ pub struct Payload {
     pub received: u64,
 }
 
+impl Payload {
+    /// With what never went through TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, handed: Handed) -> Self {
+        Self {
+            sent: self.sent.wrapping_add(handed.sent),
+            received: self.received.wrapping_add(handed.received),
+        }
+    }
+}
+
 impl Note {
     /// The note of a connection that goes to the proxy.
     #[inline(always)]
@@ -96,7 +109,7 @@ impl Note {
             endpoint: Addr::UNSPECIFIED,
             endpoint_port: Port(0),
             fin_received: 0,
-            pad: 0,
+            handed: 0,
             pad2: 0,
             started: 0,
             received_before: 0,

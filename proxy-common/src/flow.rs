@@ -98,7 +98,7 @@ pub struct Event {
     pub workload: WorkloadId,
     /// The rule that spoke, or none.
     pub rule: RuleId,
-    transport: u32,
+    pub(crate) transport: u32,
 }
 
 impl Event {

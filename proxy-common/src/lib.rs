@@ -17,12 +17,13 @@ mod decide;
 mod ending;
 mod flow;
 mod id;
+mod record;
 mod service;
 mod table;
 mod talk;
 mod transport;
 
-pub use accelerate::{Acceleration, Extent, OfferKey, Partner, Seat, Stage};
+pub use accelerate::{Acceleration, Extent, Handed, OfferKey, Partner, Seat, Stage};
 pub use addr::{Addr, Destination, Port};
 pub use balance::{Block, Draw, EndpointSlot, Route, RouteKey, Target, choose, draw, lists};
 pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
@@ -35,6 +36,7 @@ pub use id::{
     BlockGeneration, NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId,
     WorkloadId,
 };
+pub use record::{Impossible, Record};
 pub use service::{ServiceAction, ServiceEntry, ServiceKey};
 pub use table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
@@ -46,4 +48,4 @@ pub use transport::Transport;
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map
 /// and compared at takeover; raised with every change of a map's meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

@@ -20,7 +20,7 @@ pub struct ServiceKey {
     /// The service port.
     pub port: Port,
     /// A [`Transport`], as its number.
-    transport: u16,
+    pub(crate) transport: u16,
 }
 
 impl ServiceKey {
@@ -58,8 +58,8 @@ pub enum ServiceAction {
 pub struct ServiceEntry {
     /// The service port's number.
     pub service: ServiceId,
-    action: u32,
-    route: Route,
+    pub(crate) action: u32,
+    pub(crate) route: Route,
 }
 
 impl ServiceEntry {

@@ -225,7 +225,7 @@ pub struct PortKey {
     /// The external port.
     pub port: Port,
     /// A [`Transport`], as its number.
-    transport: u16,
+    pub(crate) transport: u16,
 }
 
 impl PortKey {
@@ -264,7 +264,7 @@ pub enum EgressAction {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortEntry {
-    action: u32,
+    pub(crate) action: u32,
     /// The rule that opened the port. For [`EgressAction::HttpByName`] one of
     /// several: the proxy finds out which rule names the host.
     pub rule: RuleId,
@@ -336,7 +336,7 @@ mod pod {
     };
     use crate::{
         Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, OfferKey, Partner,
-        Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told,
+        Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target, Told,
     };
     pod!(
         NetnsCookie,
@@ -365,6 +365,7 @@ mod pod {
         HeardKey,
         Peer,
         Talking,
+        Target,
         Told,
         OfferKey,
         Partner,

@@ -25,8 +25,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
 use core::ptr::{from_mut, from_ref, null_mut};
 use proxy_common::{
-    AddressKey, Counter, Extent, NetnsCookie, NodeConfig, Note, OfferKey, Partner, Seat, Stage,
-    TcpState,
+    AddressKey, Counter, Extent, Handed, NetnsCookie, NodeConfig, Note, OfferKey, Partner, Seat,
+    Stage, TcpState,
 };
 
 use crate::context::workload;
@@ -88,11 +88,36 @@ fn dialling(ctx: &SockOpsContext) {
     }
     // SAFETY: any context is a valid argument of this helper.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // Of a balanced connection nobody but the hooks counts the bytes. The end
+    // of its socket gives the place up, also if it gets no further than this.
+    let is_counted = if let Some(note) = note(sk).filter(|note| note.is_balanced()) {
+        let nothing = Handed::default();
+        if maps::HANDED.insert(cookie, nothing, 0).is_err() {
+            return count(Counter::AccelerationRefused);
+        }
+        note.handed = 1;
+        true
+    } else {
+        false
+    };
     let key = offer(ctx, to, End::Local);
     let kept = maps::OFFERS.insert(key, cookie, 0).is_ok()
-        && remember(sk, Partner::offered(Seat::dialling(cookie), to));
+        && remember(sk, Partner::offered(Seat::dialling(cookie), to, is_counted));
     if !kept {
         count(Counter::AccelerationRefused);
+    }
+}
+
+/// What `connect` noted on the socket.
+#[inline(always)]
+fn note(sk: *mut bpf_sock) -> Option<&'static mut Note> {
+    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks. The
+    // note lives as long as the socket, which is locked here.
+    unsafe {
+        let map = from_ref(&maps::NOTES).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0)
+            .cast::<Note>()
+            .as_mut()
     }
 }
 
@@ -110,14 +135,7 @@ fn accepting_netns(
     if !extent.covers(source.acceleration()) {
         return None;
     }
-    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks.
-    let note = unsafe {
-        let map = from_ref(&maps::NOTES).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0)
-            .cast::<Note>()
-            .as_ref()
-    };
-    let to = match note {
+    let to = match note(sk) {
         Some(note) if !note.is_balanced() => Some(own),
         None if !is_upstream => return None,
         _ => {
@@ -170,7 +188,9 @@ fn accepted(ctx: &SockOpsContext) {
         return count(Counter::AccelerationPassed);
     }
     let seat = Seat::dialling(cookie).opposite();
-    if !remember(sk, seated(ctx, Partner::accepted(seat))) {
+    // SAFETY: only whether it is there is asked.
+    let is_counted = unsafe { maps::HANDED.get(cookie) }.is_some();
+    if !remember(sk, seated(ctx, Partner::accepted(seat, is_counted))) {
         return count(Counter::AccelerationRefused);
     }
     if sit(ctx, sk, seat) {

@@ -1,5 +1,5 @@
-//! Tells the daemon how balanced connections went, from TCP's own counters: no
-//! userspace is on their path. A full ring costs the record, never the
+//! Tells the daemon how balanced connections went, from TCP's own counters and
+//! what was handed over past TCP: no userspace is on their path. A full ring costs the record, never the
 //! connection; lost records are counted.
 //!
 //! ```text
@@ -8,11 +8,11 @@
 //! ```
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockOpsContext;
 use proxy_common::{
-    Counted, Counter, Decision, Destination, Ending, NetnsCookie, Note, Outcome, Payload, TcpState,
-    Workload,
+    Counted, Counter, Decision, Destination, Ending, Handed, NetnsCookie, Note, Outcome, Payload,
+    TcpState, Workload,
 };
 
 use crate::maps::{self, count};
@@ -37,8 +37,13 @@ pub fn moved(ctx: &SockOpsContext, note: &mut Note, old: TcpState, new: TcpState
 
 #[inline(always)]
 fn finish(ctx: &SockOpsContext, note: &Note, outcome: Outcome, old: TcpState) {
+    let handed = if note.handed == 0 {
+        Handed::default()
+    } else {
+        take_handed(ctx)
+    };
     let payload = match outcome {
-        Outcome::Closed => note.payload(old, counted(ctx)),
+        Outcome::Closed => note.payload(old, counted(ctx)).and(handed),
         Outcome::Failed | Outcome::NoEndpoint => Payload::default(),
     };
     let ops = ctx.ops;
@@ -70,6 +75,17 @@ fn finish(ctx: &SockOpsContext, note: &Note, outcome: Outcome, old: TcpState) {
         rule: note.flow.rule,
         pad2: 0,
     });
+}
+
+/// What went past TCP. The connection's place is given up.
+#[inline(always)]
+fn take_handed(ctx: &SockOpsContext) -> Handed {
+    // SAFETY: any context is a valid argument of this helper.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // SAFETY: copied at once.
+    let handed = unsafe { maps::HANDED.get(cookie) }.copied();
+    let _gone = maps::HANDED.remove(cookie);
+    handed.unwrap_or_default()
 }
 
 #[inline(always)]

@@ -24,6 +24,7 @@
 //! | `OFFERS` | `weir_accelerate` at SYN | `weir_accelerate` at accept | `weir_accelerate`, at accept or CLOSE |
 //! | `PARTNERS` | `connect`, `weir_accelerate` | `weir_accelerate`, `weir_redirect` | `weir_accelerate`, or with the socket |
 //! | `SEATS` | `weir_accelerate` | `weir_redirect` | with the socket's connection |
+//! | `HANDED` | `weir_accelerate` (creates), `weir_redirect` (counts) | `sock_ops` | `sock_ops`, at CLOSE |
 //! | `EVENTS` | `connect`, `sendmsg`, fence | daemon | consumed |
 //! | `ENDINGS` | `sock_ops`, `connect`, `sendmsg` | daemon | consumed |
 //! | `COUNTERS` | every hook | daemon | – |
@@ -35,9 +36,9 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
-    Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note, OfferKey,
-    Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking,
-    Told, Workload, WorkloadId,
+    Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note,
+    OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey,
+    Talking, Told, Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -122,6 +123,10 @@ pub static PARTNERS: SkStorage<Partner> = SkStorage::new();
 
 #[btf_map]
 pub static SEATS: SockHash<Seat, 131_072> = SockHash::new();
+
+/// By the cookie of the socket that dialled.
+#[btf_map]
+pub static HANDED: HashMap<u64, Handed, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();

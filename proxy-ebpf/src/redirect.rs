@@ -19,7 +19,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SkMsgContext;
 use core::ffi::c_void;
 use core::ptr::{from_mut, from_ref, null_mut};
-use proxy_common::{Counter, Partner, Stage};
+use proxy_common::{Counter, Partner, Seat, Stage};
 
 use crate::maps::{self, count};
 
@@ -82,9 +82,25 @@ pub fn run(ctx: &SkMsgContext) -> u32 {
         )
     };
     if verdict == i64::from(sk_action::SK_PASS) {
+        if partner.is_counted() {
+            counted(ctx, partner.seat);
+        }
         return sk_action::SK_PASS;
     }
     pass(partner)
+}
+
+/// Counts what is handed over. Its end may have given up its place by now.
+#[inline(always)]
+fn counted(ctx: &SkMsgContext, seat: Seat) {
+    let handed = maps::HANDED.get_ptr_mut(seat.dialler());
+    // SAFETY: a valid context; an aligned value that lives until this program ends,
+    // and one socket alone, which is locked, writes this way's number.
+    unsafe {
+        if let Some(handed) = handed.and_then(|handed| handed.as_mut()) {
+            handed.add(seat, (&raw const (*ctx.msg).size).read_volatile());
+        }
+    }
 }
 
 /// From now on TCP carries this direction.

@@ -21,7 +21,7 @@ const DESTROY: u16 = 21;
 const DUMP: u16 = 0x301;
 const ACKNOWLEDGED: u16 = 0x5;
 /// `NLMSG_ERROR` and `NLMSG_DONE`.
-const ERROR: u16 = 2;
+pub(crate) const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
 /// Sizes of `nlmsghdr`, `inet_diag_sockid` and `inet_diag_msg`.
@@ -87,7 +87,7 @@ pub struct Diag {
 }
 
 /// One line of a list.
-struct Entry {
+pub(crate) struct Entry {
     state: u8,
     local_port: u16,
     remote: IpAddr,
@@ -226,7 +226,7 @@ fn request(kind: u16, flags: u16, asked: Asked, id: &[u8; ID]) -> Vec<u8> {
 }
 
 /// Kind and body of each message.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
         let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
@@ -237,16 +237,17 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The error that a message of that kind carries; 0 is none.
-fn refused(body: &[u8]) -> io::Result<()> {
+pub(crate) fn refused(body: &[u8]) -> io::Result<()> {
     match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
         Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(-code)),
-        None => Err(io::ErrorKind::InvalidData.into()),
+        // The kernel's errors are negative and few.
+        Some(code @ -4095..=-1) => Err(io::Error::from_raw_os_error(-code)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
 /// `inet_diag_msg`.
-fn entry(transport: Transport, body: &[u8]) -> Option<Entry> {
+pub(crate) fn entry(transport: Transport, body: &[u8]) -> Option<Entry> {
     let body: &[u8; MESSAGE] = body.first_chunk()?;
     let (family, state) = (body[0], body[1]);
     let id: [u8; ID] = *body[4..].first_chunk()?;

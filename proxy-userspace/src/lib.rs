@@ -11,6 +11,8 @@ pub mod control;
 pub mod daemon;
 pub mod diag;
 pub mod egress;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod heart;
 pub mod kernel;
 pub mod node;

@@ -244,7 +244,7 @@ fn v6_states() -> Vec<(IpAddr, AddrState)> {
 }
 
 /// One line: address, interface, prefix length, scope, flags, name; all numbers in hex.
-fn v6_state(line: &str) -> Option<(IpAddr, AddrState)> {
+pub(crate) fn v6_state(line: &str) -> Option<(IpAddr, AddrState)> {
     // From the kernel's <linux/if_addr.h>.
     const TEMPORARY: u8 = 0x01;
     const DUPLICATE: u8 = 0x08;

@@ -14,6 +14,7 @@ mod cgroup;
 pub mod conformance;
 pub mod docs;
 pub mod launch;
+pub mod mesh;
 mod mount;
 mod names;
 mod netns;

@@ -210,6 +210,7 @@ impl Node {
             netns,
             cgroup,
             hosts: None,
+            without_sock_diag: false,
         })
     }
 
@@ -267,6 +268,7 @@ impl Node {
             netns: self.netns.path(),
             cgroup: cgroup.path().to_path_buf(),
             hosts: None,
+            without_sock_diag: false,
         }
     }
 }

@@ -138,6 +138,7 @@ impl Pod {
             netns: self.netns.path(),
             cgroup: self.cgroup.path().to_path_buf(),
             hosts: hosts.exists().then_some(hosts),
+            without_sock_diag: false,
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Place {
     pub(crate) cgroup: PathBuf,
     /// What the process sees as `/etc/hosts`.
     pub(crate) hosts: Option<PathBuf>,
+    /// Whether the kernel is to be one without `sock_diag`.
+    pub(crate) without_sock_diag: bool,
 }
 
 impl Place {
@@ -36,6 +38,9 @@ impl Place {
             .arg(&self.cgroup);
         if let Some(hosts) = &self.hosts {
             command.arg("--hosts").arg(hosts);
+        }
+        if self.without_sock_diag {
+            command.arg("--without-sock-diag");
         }
         command.arg("--").arg(program);
         Ok(command)

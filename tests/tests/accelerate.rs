@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use testbed::agent::proto::{Service, SockOption};
 use testbed::agent::{HttpRequest, Load};
-use testbed::docs::service;
-use testbed::{Node, Pod, Sock, Weir, WeirOptions, eventually};
+use testbed::mesh::{accelerating, counted};
+use testbed::{Node, Pod, Sock, Weir, eventually};
 
 /// What membership among the accelerated is known to break, on one kernel or another.
 const KNOWN: [&str; 18] = [
@@ -35,40 +35,6 @@ const KNOWN: [&str; 18] = [
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 96, 0, 1], port))
-}
-
-/// Port 80 is proxied, 81 balanced; both are served at 8000 of the server.
-fn start<'a>(node: &'a Node, mode: &str) -> (Weir<'a>, Pod, Pod) {
-    let options = WeirOptions {
-        args: vec!["--accelerate".to_owned(), mode.to_owned()],
-        ..WeirOptions::default()
-    };
-    let weir = Weir::start_with(node, options).unwrap();
-    let [client, server] = node.pods(["client", "server"]).unwrap();
-    weir.enroll(&server, &["app=s"]);
-    weir.enroll(&client, &["app=c"]);
-    weir.apply(&service(
-        "s",
-        "10.96.0.1",
-        "s",
-        &[
-            "port: 80, targetPort: 8000",
-            "port: 81, targetPort: 8000, appProtocol: tcp",
-        ],
-    ));
-    // Canaries are accelerated too: let them come through before anybody counts.
-    eventually("both pods are captured", Duration::from_secs(10), || {
-        let workloads = weir.json(&["workloads"]);
-        let items = workloads["items"].as_array().cloned().unwrap_or_default();
-        let captured = items.iter().filter(|item| item["captured"] == true).count();
-        (captured == 2).then_some(()).ok_or(workloads.to_string())
-    });
-    (weir, client, server)
-}
-
-fn counted(weir: &Weir<'_>, outcome: &str) -> u64 {
-    let labels = [("outcome", outcome)];
-    weir.metrics().count("weir_acceleration_total", &labels)
 }
 
 fn acceleration(weir: &Weir<'_>) -> Value {
@@ -103,7 +69,7 @@ fn ask<'a>(client: &'a Pod, listener: &Sock<'a>, port: u16) -> (Sock<'a>, Sock<'
 #[test]
 fn a_balanced_and_a_proxied_connection_are_accelerated() {
     let node = Node::new().unwrap();
-    let (weir, client, server) = start(&node, "force");
+    let (weir, client, server) = accelerating(&node, "force");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     for (port, legs) in [(81, 1), (80, 2)] {
         let before = counted(&weir, "accelerated");
@@ -118,7 +84,7 @@ fn a_balanced_and_a_proxied_connection_are_accelerated() {
 #[test]
 fn off_costs_nothing() {
     let node = Node::new().unwrap();
-    let (weir, client, server) = start(&node, "off");
+    let (weir, client, server) = accelerating(&node, "off");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     for port in [80, 81] {
         let _ends = ask(&client, &listener, port);
@@ -135,7 +101,7 @@ fn off_costs_nothing() {
 #[test]
 fn each_workload_chooses_for_itself() {
     let node = Node::new().unwrap();
-    let (weir, client, server) = start(&node, "force");
+    let (weir, client, server) = accelerating(&node, "force");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     let choose = |name: &str, mode: &str| {
         let patch = format!(r#"{{"spec":{{"accelerate":{mode}}}}}"#);
@@ -174,7 +140,7 @@ fn each_workload_chooses_for_itself() {
 #[test]
 fn auto_follows_the_self_test() {
     let node = Node::new().unwrap();
-    let (mut weir, client, server) = start(&node, "auto");
+    let (mut weir, client, server) = accelerating(&node, "auto");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     // Enforcement did not wait for it.
     let _ends = ask(&client, &listener, 80);
@@ -206,7 +172,7 @@ fn auto_follows_the_self_test() {
 #[test]
 fn one_workload_forces_it_under_auto() {
     let node = Node::new().unwrap();
-    let (weir, client, server) = start(&node, "auto");
+    let (weir, client, server) = accelerating(&node, "auto");
     let all = broken(&weir).is_empty();
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     let before = counted(&weir, "accelerated");
@@ -226,7 +192,7 @@ fn one_workload_forces_it_under_auto() {
 fn forced_the_named_failures_are_the_only_ones() {
     const LEN: u64 = 40 << 20;
     let node = Node::new().unwrap();
-    let (weir, client, server) = start(&node, "force");
+    let (weir, client, server) = accelerating(&node, "force");
     let found = broken(&weir);
     let unknown: Vec<_> = found
         .iter()

@@ -5,53 +5,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use testbed::agent::HttpRequest;
 use testbed::agent::proto::Service;
-use testbed::docs::{egress_rule, mesh_config, service};
-use testbed::{Fault, Node, Pod, Weir, eventually};
+use testbed::docs::{mesh_config, service};
+use testbed::mesh::{get, guarded, refused, vip};
+use testbed::{Fault, Node, Pod, Sock, Weir, eventually};
 
 /// How often a start is interrupted.
 const STARTS: u32 = 20;
-
-fn vip() -> SocketAddr {
-    "10.96.0.1:80".parse().unwrap()
-}
-
-/// A client, a service, and a machine outside whose port 80 is open for HTTP, 81 for nobody.
-fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
-    let weir = Weir::start(node).unwrap();
-    let [client, server] = node.pods(["client", "server"]).unwrap();
-    let outside = node.outside("outside").unwrap();
-    for (pod, port) in [(&server, 8080), (&outside, 80), (&outside, 81)] {
-        let what = Service::Http {
-            pod: pod.name().into(),
-            version: "v1".into(),
-        };
-        pod.agent().serve(pod.at(port), what).unwrap();
-    }
-    weir.enroll(&server, &["app=web"]);
-    weir.enroll(&client, &["app=c"]);
-    weir.apply(&service(
-        "web",
-        "10.96.0.1",
-        "web",
-        &["port: 80, targetPort: 8080"],
-    ));
-    weir.apply(&egress_rule("outside", outside.ip(), &[(80, "http")], ""));
-    (weir, client, server, outside)
-}
-
-fn get(client: &Pod, addr: SocketAddr) -> Result<u16, Fault> {
-    client
-        .agent()
-        .http(addr, HttpRequest::get("web", "/"))
-        .map(|reply| reply.status)
-}
-
-fn refused(result: Result<u16, Fault>, errno: Errno) {
-    let fault = result.expect_err("the connect is refused");
-    assert!(fault.is(errno), "{fault}");
-}
 
 /// Refused, after a moment in which what the dead daemon left behind goes away:
 /// a child of its that has not become another program yet holds its listeners.
@@ -81,7 +41,7 @@ fn recovers(client: &Pod) {
 #[test]
 fn a_hung_daemon_is_as_good_as_none() {
     let node = Node::new().unwrap();
-    let (mut weir, client, server, outside) = mesh(&node);
+    let (mut weir, client, server, outside) = guarded(&node);
     assert_eq!(get(&client, vip()).unwrap(), 200);
     weir.signal(Signal::SIGSTOP).unwrap();
     std::thread::sleep(Duration::from_millis(1_100));
@@ -109,12 +69,57 @@ fn a_hung_daemon_is_as_good_as_none() {
     recovers(&client);
 }
 
+/// One datagram, and who answers; the answer has to come from there.
+fn ask(sock: &Sock<'_>, to: SocketAddr) -> Result<String, Fault> {
+    sock.send_to(to, "x")?;
+    let (said, from) = sock.recv_from()?;
+    assert_eq!(from, to, "{said}");
+    Ok(said)
+}
+
+/// UDP needs nobody: what is balanced, old sockets and new ones, what goes
+/// straight, and what is denied stay as they were.
+#[test]
+fn a_hung_daemon_does_not_touch_udp() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, server, outside) = guarded(&node);
+    for pod in [&server, &outside] {
+        let name = pod.name().to_owned();
+        let what = Service::Datagrams { name };
+        pod.agent().serve(pod.at(5300), what).unwrap();
+    }
+    let dns: SocketAddr = "10.96.0.2:53".parse().unwrap();
+    let ports = ["protocol: UDP, port: 53, targetPort: 5300"];
+    weir.apply(&service("dns", dns.ip(), "web", &ports));
+    let old = client.agent().udp4().unwrap();
+    old.connect(dns).unwrap();
+    assert!(ask(&old, dns).unwrap().starts_with("server "));
+    weir.signal(Signal::SIGSTOP).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    refused(get(&client, vip()), Errno::ECONNREFUSED);
+    let new = client.agent().udp4().unwrap();
+    for (sock, to) in [(&old, dns), (&new, dns), (&new, server.at(5300))] {
+        assert!(ask(sock, to).unwrap().starts_with("server "), "{to}");
+    }
+    refused(new.send_to(outside.at(5300), "x"), Errno::EPERM);
+    refused(new.connect(outside.at(5300)), Errno::EPERM);
+    // A port of the service that is none of UDP.
+    refused(
+        new.send_to("10.96.0.2:54".parse().unwrap(), "x"),
+        Errno::EPERM,
+    );
+    weir.signal(Signal::SIGCONT).unwrap();
+    recovers(&client);
+    let labels = [("outcome", "denied")];
+    assert_eq!(weir.metrics().count("weir_kernel_udp_total", &labels), 3);
+}
+
 /// Killed at any moment of a start: what was denied stays denied, what needs
 /// the proxy is refused or served, and the next start finds nothing by half.
 #[test]
 fn a_start_may_be_cut_off_anywhere() {
     let node = Node::new().unwrap();
-    let (mut weir, client, server, outside) = mesh(&node);
+    let (mut weir, client, server, outside) = guarded(&node);
     weir.stop().unwrap();
     let whole = Instant::now();
     weir.launch().unwrap();

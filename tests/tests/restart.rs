@@ -4,53 +4,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use nix::errno::Errno;
+use proxy_common::{AddressEntry, AddressKey};
 use testbed::agent::HttpRequest;
-use testbed::agent::proto::{Service, SockOption};
-use testbed::docs::{egress_rule, mesh_config, route_rule, service};
-use testbed::{Fault, Node, Pod, Weir, eventually};
-
-fn vip() -> SocketAddr {
-    "10.96.0.1:80".parse().unwrap()
-}
-
-/// A client, a service `web`, a machine outside with a rule that opens its port 80 for HTTP.
-fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
-    let weir = Weir::start(node).unwrap();
-    let [client, server] = node.pods(["client", "server"]).unwrap();
-    let outside = node.outside("outside").unwrap();
-    for (pod, port) in [(&server, 8080), (&outside, 80), (&outside, 81)] {
-        let what = Service::Http {
-            pod: pod.name().into(),
-            version: "v1".into(),
-        };
-        pod.agent().serve(pod.at(port), what).unwrap();
-    }
-    weir.enroll(&server, &["app=web", "version=v1"]);
-    weir.enroll(&client, &["app=c"]);
-    weir.apply(&service(
-        "web",
-        "10.96.0.1",
-        "web",
-        &["port: 80, targetPort: 8080"],
-    ));
-    weir.apply(&route_rule("web", "web", &[("v1", 100)], ""));
-    weir.apply(&egress_rule("outside", outside.ip(), &[(80, "http")], ""));
-    (weir, client, server, outside)
-}
-
-fn get(client: &Pod, addr: SocketAddr) -> Result<u16, Fault> {
-    client
-        .agent()
-        .http(addr, HttpRequest::get("web", "/"))
-        .map(|reply| reply.status)
-}
-
-fn refused(result: Result<u16, Fault>, errno: Errno) {
-    let fault = result.expect_err("the connect is refused");
-    assert!(fault.is(errno), "{fault}");
-}
+use testbed::agent::proto::SockOption;
+use testbed::docs::mesh_config;
+use testbed::mesh::{get, guarded, refused, vip};
+use testbed::{Node, Weir, eventually};
 
 fn generation(weir: &Weir<'_>) -> u64 {
     weir.json(&["status"])["generation"].as_u64().unwrap()
@@ -60,7 +21,7 @@ fn generation(weir: &Weir<'_>) -> u64 {
 #[test]
 fn a_restart_keeps_the_configuration_and_finishes_requests() {
     let node = Node::new().unwrap();
-    let (mut weir, client, _server, outside) = mesh(&node);
+    let (mut weir, client, _server, outside) = guarded(&node);
     let before = (
         generation(&weir),
         weir.json(&["get", "routerule"])["items"].clone(),
@@ -97,7 +58,7 @@ fn a_restart_keeps_the_configuration_and_finishes_requests() {
 #[test]
 fn policy_outlives_a_killed_daemon() {
     let node = Node::new().unwrap();
-    let (mut weir, client, server, outside) = mesh(&node);
+    let (mut weir, client, server, outside) = guarded(&node);
     assert_eq!(get(&client, vip()).unwrap(), 200);
     weir.kill9().unwrap();
     refused(get(&client, outside.at(81)), Errno::EPERM);
@@ -128,7 +89,7 @@ fn policy_outlives_a_killed_daemon() {
 #[test]
 fn a_workload_may_be_open_while_the_proxy_is_down() {
     let node = Node::new().unwrap();
-    let (mut weir, client, _server, outside) = mesh(&node);
+    let (mut weir, client, _server, outside) = guarded(&node);
     weir.apply(&mesh_config("onProxyDown: open"));
     weir.kill9().unwrap();
     assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
@@ -148,7 +109,7 @@ fn a_workload_may_be_open_while_the_proxy_is_down() {
 #[test]
 fn a_pod_cannot_pose_as_the_dead_daemon() {
     let node = Node::new().unwrap();
-    let (mut weir, client, _server, _outside) = mesh(&node);
+    let (mut weir, client, _server, _outside) = guarded(&node);
     let status = weir.json(&["status"]);
     let listeners = status["dataplane"]["listeners"].as_array().unwrap();
     let addresses = listeners
@@ -181,7 +142,7 @@ fn a_pod_cannot_pose_as_the_dead_daemon() {
 #[test]
 fn a_pod_that_vanished_meanwhile_is_no_failure() {
     let node = Node::new().unwrap();
-    let (mut weir, client, server, outside) = mesh(&node);
+    let (mut weir, client, server, outside) = guarded(&node);
     let gone = node.pod("gone").unwrap();
     weir.enroll(&gone, &["app=web", "version=v1"]);
     weir.stop().unwrap();
@@ -199,7 +160,7 @@ fn a_pod_that_vanished_meanwhile_is_no_failure() {
 #[test]
 fn pins_of_another_version_are_refused() {
     let node = Node::new().unwrap();
-    let (mut weir, client, _server, outside) = mesh(&node);
+    let (mut weir, client, _server, outside) = guarded(&node);
     weir.stop().unwrap();
     let abi = MapData::from_pin(node.bpffs().join("weir/maps/ABI")).unwrap();
     let mut abi: Array<MapData, u32> = Map::Array(abi).try_into().unwrap();
@@ -217,11 +178,34 @@ fn pins_of_another_version_are_refused() {
     assert_eq!(get(&client, vip()).unwrap(), 200);
 }
 
+/// An entry that no weir writes is told, with the way out, and nothing is built on it.
+#[test]
+fn a_map_that_somebody_changed_is_refused() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = guarded(&node);
+    weir.stop().unwrap();
+    let pin = node.bpffs().join("weir/maps/ADDRESSES");
+    let map = Map::HashMap(MapData::from_pin(pin).unwrap());
+    let mut addresses: HashMap<_, AddressKey, AddressEntry> = map.try_into().unwrap();
+    let (key, own) = addresses.iter().next().unwrap().unwrap();
+    addresses.insert(key, AddressEntry { kind: 9 }, 0).unwrap();
+    let error = format!("{:#}", weir.launch().unwrap_err());
+    assert!(
+        error.contains("ADDRESSES") && error.contains("weir uninstall"),
+        "{error}"
+    );
+    // The old kernel half goes on.
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    addresses.insert(key, own, 0).unwrap();
+    weir.launch().unwrap();
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+}
+
 /// Two daemons cannot share a node.
 #[test]
 fn a_second_daemon_is_refused() {
     let node = Node::new().unwrap();
-    let (weir, client, _server, _outside) = mesh(&node);
+    let (weir, client, _server, _outside) = guarded(&node);
     let second = Weir::start(&node).err().expect("a second daemon starts");
     assert!(format!("{second:#}").contains("already"), "{second:#}");
     assert_eq!(get(&client, vip()).unwrap(), 200);
@@ -232,7 +216,7 @@ fn a_second_daemon_is_refused() {
 #[test]
 fn uninstall_leaves_the_node_as_it_was() {
     let node = Node::new().unwrap();
-    let (mut weir, client, _server, outside) = mesh(&node);
+    let (mut weir, client, _server, outside) = guarded(&node);
     refused(get(&client, outside.at(81)), Errno::EPERM);
     weir.stop().unwrap();
     assert!(!weir.pins().unwrap().is_empty());

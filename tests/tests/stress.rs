@@ -15,8 +15,14 @@ use testbed::{Node, Pod, Weir};
 const CONNECTIONS: u64 = 100_000;
 const SETTLE: Duration = Duration::from_secs(10);
 
-fn vip() -> SocketAddr {
-    "10.96.0.1:80".parse().unwrap()
+/// A service port that is the proxy's.
+fn proxied() -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, 1], 80))
+}
+
+/// One that the kernel balances.
+fn balanced() -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, 1], 81))
 }
 
 fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
@@ -34,9 +40,12 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
         .unwrap();
     weir.apply(&service(
         "web",
-        vip().ip(),
+        proxied().ip(),
         "web",
-        &["port: 80, targetPort: 8080"],
+        &[
+            "port: 80, targetPort: 8080",
+            "port: 81, targetPort: 8080, appProtocol: tcp",
+        ],
     ));
     weir.enroll(&client, &["app=client"]);
     weir.enroll(&server, &["app=web"]);
@@ -70,7 +79,8 @@ fn short_connections_leave_nothing_behind() {
     let before = descriptors(&weir);
     hammered(&client, outside.at(7000), "EPERM");
     hammered(&client, server.at(8080), "OK");
-    hammered(&client, vip(), "OK");
+    hammered(&client, balanced(), "OK");
+    hammered(&client, proxied(), "OK");
     testbed::eventually("nothing is left", SETTLE, || {
         let left = (pending_flows(&node), descriptors(&weir));
         (left == (0, before))
@@ -82,5 +92,12 @@ fn short_connections_leave_nothing_behind() {
     let connects = |outcome| metrics.count("weir_kernel_connects_total", &[("outcome", outcome)]);
     assert_eq!(connects("denied"), CONNECTIONS);
     assert_eq!(connects("direct"), CONNECTIONS);
+    assert_eq!(connects("balanced"), CONNECTIONS);
+    // Each end of a balanced one was told of, and none twice.
+    assert_eq!(metrics.count("weir_kernel_endings_lost_total", &[]), 0);
+    assert_eq!(
+        metrics.count("weir_tcp_rtt_seconds_count", &[]),
+        CONNECTIONS
+    );
     weir.finish().unwrap();
 }

@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask setup`, `test`, `demo`, `release`, `bench`
-//! and `vm`.
+//! The project's own commands: `cargo xtask setup`, `test`, `fuzz`, `demo`,
+//! `release`, `bench` and `vm`.
 //!
 //! Owns everything a developer or a CI machine calls. Must never become part of
 //! the product, and must build on a bare machine: what the other crates need
@@ -7,6 +7,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod process;
 mod release;
 mod setup;
@@ -35,6 +36,8 @@ enum Command {
     Setup(setup::Args),
     /// Run every check and every test.
     Test(test::Args),
+    /// Run everything that reads bytes of others under a fuzzer, for a while.
+    Fuzz(fuzz::Args),
     /// Show weir's main job on one node with pods and services.
     Demo(demo::Args),
     /// Build weir as it ships, optimised by a profile of itself at work. Takes
@@ -65,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => setup::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Demo(args) => {
             setup::require_root("the demo")?;
             setup::ensure(Need::Demo)?;

@@ -30,7 +30,7 @@ pub fn member_offset(name: &str, member: &str) -> Result<u32, KernelError> {
     })
 }
 
-fn find(bytes: &[u8], name: &str, member: &str) -> Option<u32> {
+pub(crate) fn find(bytes: &[u8], name: &str, member: &str) -> Option<u32> {
     let magic = bytes.get(..2)?.try_into().ok().map(u16::from_ne_bytes)?;
     let header = |index: usize| word(bytes, 4 + index * 4).map(|value| value as usize);
     let [start, type_at, type_len, string_at, string_len] =

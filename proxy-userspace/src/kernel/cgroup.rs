@@ -132,7 +132,7 @@ impl AsFd for Cgroup {
 
 /// Where the whole hierarchy is mounted: a part of it, as a container's runtime
 /// mounts one, is no root.
-fn mount_point(mounts: &str) -> Option<PathBuf> {
+pub(crate) fn mount_point(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
         let mut fields = fields.split(' ').skip(3);

@@ -40,6 +40,16 @@ pub enum KernelError {
         /// What this version writes.
         wanted: String,
     },
+    /// A pinned map holds what this version would not write into it.
+    #[error(
+        "map {map}: {cause}: somebody else changed it; run `weir uninstall` first, with the same --bpffs"
+    )]
+    Unsound {
+        /// The map's name.
+        map: &'static str,
+        /// What is wrong with an entry.
+        cause: proxy_common::Impossible,
+    },
     /// The configuration does not fit the kernel's tables.
     #[error(
         "{map} would need {wanted} entries, the limit is {limit}: nothing was changed; start weir with --map-limit {name}={wanted} or more"

@@ -7,35 +7,41 @@ use std::time::Duration;
 use aya::maps::{MapData, RingBuf};
 use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
+use proxy_common::Record;
 use tokio::io::unix::AsyncFd;
 
 use super::error::KernelError;
 use super::maps::take;
+use super::record::decode;
 
 /// Events read at most before other tasks get their turn.
 const BATCH: usize = 256;
 
 /// The reading end of a ring buffer of `T`.
 pub struct Ring<T> {
-    ring: RingBuf<MapData>,
+    buffer: RingBuf<MapData>,
+    name: &'static str,
     records: PhantomData<T>,
 }
 
-impl<T: Pod> Ring<T> {
+impl<T: Pod + Record> Ring<T> {
     /// Takes the ring buffer called `name` out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, KernelError> {
-        take(ebpf, name).map(|ring| Self {
-            ring,
+        take(ebpf, name).map(|buffer| Self {
+            buffer,
+            name,
             records: PhantomData,
         })
     }
 
     /// Hands every record to `handle`, for ever, waiting for `pause` before each
     /// look: the kernel wakes a reader for the first record that it has not read,
-    /// so a pause spares it the others. Needs a tokio runtime.
+    /// so a pause spares it the others. What is no record is left out, and told.
+    /// Needs a tokio runtime.
     pub async fn run(self, pause: Duration, mut handle: impl FnMut(&T)) -> io::Result<()> {
         // SAFETY: the ring keeps one descriptor open for its whole life.
-        let mut ring = unsafe { AsyncFd::register(self.ring) }?;
+        let mut ring = unsafe { AsyncFd::register(self.buffer) }?;
+        let mut refused = 0_u64;
         loop {
             let mut ready = ring.readable_mut().await?;
             tokio::time::sleep(pause).await;
@@ -46,8 +52,16 @@ impl<T: Pod> Ring<T> {
                         more = false;
                         break;
                     };
-                    if let Some(record) = decode(&item) {
-                        handle(&record);
+                    match decode(&item) {
+                        Ok(record) => handle(&record),
+                        Err(error) => {
+                            refused += 1;
+                            // One wrong hook would make very many of them.
+                            if refused.is_power_of_two() {
+                                let ring = self.name;
+                                tracing::error!(ring, refused, %error, "reports of the hooks are no reports");
+                            }
+                        }
                     }
                 }
                 if more {
@@ -57,16 +71,6 @@ impl<T: Pod> Ring<T> {
             ready.clear_ready();
         }
     }
-}
-
-/// A record from its bytes; `None` if the size is not ours.
-fn decode<T: Pod>(bytes: &[u8]) -> Option<T> {
-    if bytes.len() != size_of::<T>() {
-        return None;
-    }
-    // SAFETY: exactly the size of a T, for which, as it is `Pod`, every bit
-    // pattern is a valid one. The read makes no demand on alignment.
-    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
 /// The hooks' own debug lines (aya-log), forwarded to the daemon's log.
@@ -90,24 +94,5 @@ impl HookLog {
             ready.get_inner_mut().flush();
             ready.clear_ready();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proxy_common::{Decision, Event, Reason, Verdict};
-
-    use super::*;
-
-    #[test]
-    fn records_of_another_size_are_refused() {
-        assert_eq!(decode::<Event>(&[0; 39]), None);
-        assert_eq!(decode::<Event>(&[0; 41]), None);
-        let event: Event = decode(&[0; 40]).expect("all zero is an event");
-        assert_eq!(event.reason(), Some(Reason::Loopback));
-        assert_eq!(
-            event.verdict,
-            Decision::plain(Verdict::Deny, Reason::Loopback).verdict as u8
-        );
     }
 }

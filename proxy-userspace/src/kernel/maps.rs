@@ -11,7 +11,7 @@ use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage, SockHash};
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
-    EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
+    EndpointSlot, Event, Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
     NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat,
     ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
@@ -55,7 +55,7 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
 pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 29] = [
+pub const SPECS: [MapSpec; 30] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
@@ -82,6 +82,7 @@ pub const SPECS: [MapSpec; 29] = [
     spec::<OfferKey, u64>("OFFERS", MapType::Hash, 65_536),
     spec::<u32, Partner>("PARTNERS", MapType::SkStorage, 0),
     spec::<Seat, u32>("SEATS", MapType::SockHash, 131_072),
+    spec::<u64, Handed>("HANDED", MapType::Hash, 65_536),
     ring("EVENTS", 262_144),
     ring("ENDINGS", 524_288),
     spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),

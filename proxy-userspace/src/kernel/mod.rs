@@ -10,7 +10,7 @@
 )]
 
 mod accelerate;
-mod btf;
+pub(crate) mod btf;
 pub mod calls;
 pub mod cgroup;
 mod error;
@@ -23,6 +23,8 @@ mod maps;
 mod older;
 mod peers;
 mod pins;
+mod read;
+pub(crate) mod record;
 mod rival;
 pub mod uring;
 mod usage;
@@ -33,7 +35,7 @@ use std::fs;
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, SkStorage};
-use proxy_common::{Beat, Counter, Ending, Event, Extent, Flow};
+use proxy_common::{Beat, Counter, Ending, Event, Extent, Flow, Record as _};
 
 pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
@@ -112,7 +114,7 @@ impl Kernel {
         maps.node
             .set(0, node, 0)
             .map_err(KernelError::map("NODE"))?;
-        let written = write::read(&maps)?;
+        let written = read::read(&maps)?;
         for (program, at, pin) in HOOKS {
             attach(&ebpf, program, &pins.link(pin), cgroup, at, pin)?;
         }
@@ -153,14 +155,14 @@ impl Kernel {
             }
             Err(error) => {
                 // How far it got is unknown, so look.
-                let restored = write::read(&self.maps).and_then(|now| {
+                let restored = read::read(&self.maps).and_then(|now| {
                     let back = Changes::between(&now, &before);
                     write::write(&mut self.maps, &now, &before, &back)
                 });
                 if restored.is_err() {
                     self.close_all(&before);
                 }
-                self.written = write::read(&self.maps).unwrap_or(before);
+                self.written = read::read(&self.maps).unwrap_or(before);
                 Err(if restored.is_err() {
                     KernelError::Closed(Box::new(error))
                 } else {
@@ -309,6 +311,13 @@ pub struct Flows {
 impl Flows {
     /// The flow of an accepted socket; `None`: nobody's, it came past the hooks.
     pub fn of(&self, socket: &impl std::os::fd::AsRawFd) -> Option<Flow> {
-        self.accepted.get(socket, 0).ok()
+        let flow = self.accepted.get(socket, 0).ok()?;
+        match flow.check() {
+            Ok(()) => Some(flow),
+            Err(error) => {
+                tracing::error!(%error, "what the hooks noted of a connection is no flow");
+                None
+            }
+        }
     }
 }

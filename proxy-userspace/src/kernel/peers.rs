@@ -2,7 +2,7 @@
 //! keep them: nobody else could tell them from those that dialled it themselves.
 
 use aya::maps::{HashMap, Map, MapData};
-use proxy_common::Peer;
+use proxy_common::{Peer, Record as _};
 
 use super::Kernel;
 use super::error::KernelError;
@@ -24,9 +24,11 @@ impl Kernel {
 }
 
 impl Peers {
-    /// All of them. One that comes or goes meanwhile may be missing.
+    /// All of them that the hooks can have noted. One that comes or goes meanwhile
+    /// may be missing.
     pub fn all(&self) -> impl Iterator<Item = (SocketCookie, Peer)> {
         let found = self.map.iter().flatten();
+        let found = found.filter(|(_, peer)| peer.check().is_ok());
         found.map(|(cookie, peer)| (SocketCookie(cookie), peer))
     }
 }

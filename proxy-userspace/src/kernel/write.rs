@@ -343,39 +343,6 @@ fn write_workload(
         .map_err(KernelError::map("WORKLOADS"))
 }
 
-/// What the maps hold now: after a crash, the work of an earlier process.
-pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
-    fn all<K: Ord + Clone, V: Clone>(
-        name: &'static str,
-        entries: impl Iterator<Item = Result<(K, V), MapError>>,
-    ) -> Result<OrdMap<K, V>, KernelError> {
-        let mut table = OrdMap::new();
-        for entry in entries {
-            let (key, value) = entry.map_err(KernelError::map(name))?;
-            table.insert(key, value);
-        }
-        Ok(table)
-    }
-    let mut tables = TableSet {
-        workloads: all("WORKLOADS", maps.workloads.iter())?,
-        local: all("LOCAL", maps.local.iter())?,
-        nearby: all("NEARBY", maps.nearby.iter())?,
-        addresses: all("ADDRESSES", maps.addresses.iter())?,
-        services: all("SERVICES", maps.services.iter())?,
-        routes: all("ROUTES", maps.routes.iter())?,
-        egress: all(
-            "EGRESS",
-            maps.egress
-                .iter()
-                .map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))),
-        )?,
-        egress_ports: all("EGRESS_PORTS", maps.egress_ports.iter())?,
-        ..TableSet::default()
-    };
-    tables.count_blocks();
-    Ok(tables)
-}
-
 /// What the workloads of `tables` refer to.
 fn all<T: Ord>(tables: &TableSet, of: impl Fn(&Workload) -> T) -> BTreeSet<T> {
     tables.workloads.values().map(of).collect()

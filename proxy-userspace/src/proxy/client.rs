@@ -138,7 +138,7 @@ pub enum Framing {
     clippy::struct_excessive_bools,
     reason = "independent facts, not one state"
 )]
-struct Scan {
+pub(crate) struct Scan {
     /// Bytes of the present line that were matched or skipped.
     column: usize,
     /// Which of the two names the line still can be.
@@ -147,6 +147,8 @@ struct Scan {
     length: bool,
     encoding: bool,
     seen: bool,
+    /// The request line has begun. Parsers skip empty lines before it.
+    begun: bool,
     done: bool,
     /// Bytes came behind the end of the head.
     rest: bool,
@@ -156,7 +158,7 @@ const LENGTH: &[u8] = b"content-length:";
 const ENCODING: &[u8] = b"transfer-encoding:";
 
 impl Scan {
-    fn advance(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn advance(&mut self, mut bytes: &[u8]) {
         self.seen = true;
         while !bytes.is_empty() {
             if self.done {
@@ -186,13 +188,14 @@ impl Scan {
     fn name(&mut self, byte: u8) {
         // An empty line, with or without its CR, ends the head.
         if byte == b'\n' {
-            self.done = self.column == 0;
+            self.done = self.begun && self.column == 0;
             self.column = 0;
             return;
         }
         if byte == b'\r' && self.column == 0 {
             return;
         }
+        self.begun = true;
         let is = |name: &[u8]| {
             name.get(self.column)
                 .is_some_and(|wanted| byte.eq_ignore_ascii_case(wanted))
@@ -210,7 +213,7 @@ impl Scan {
         }
     }
 
-    fn framing(self) -> Framing {
+    pub(crate) fn framing(self) -> Framing {
         match (self.seen, self.length && self.encoding) {
             (false, _) => Framing::Unseen,
             (true, true) => Framing::Ambiguous,
@@ -314,13 +317,12 @@ mod tests {
     fn two_lengths_are_seen_wherever_the_bytes_are_split() {
         let both = "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 3\r\nX: y\r\nTransfer-encoding: chunked\r\n\r\n3";
         let swapped = "POST / HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 3\n\n";
-        for split in 0..both.len() {
-            assert_eq!(framing(both, split), Framing::Ambiguous, "split at {split}");
-            assert_eq!(
-                framing(swapped, split),
-                Framing::Ambiguous,
-                "split at {split}"
-            );
+        let late =
+            "\r\n\nPOST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for head in [both, swapped, late] {
+            for split in 0..head.len() {
+                assert_eq!(framing(head, split), Framing::Ambiguous, "split at {split}");
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 mod answer;
 mod body;
-mod client;
+pub(crate) mod client;
 mod connection;
 pub mod detect;
 mod forward;

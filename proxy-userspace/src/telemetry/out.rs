@@ -6,7 +6,7 @@ use std::fmt::Error;
 use std::time::Duration;
 
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -54,19 +54,10 @@ impl<'e> Out<'e> {
         unit: Option<&Unit>,
         rows: impl IntoIterator<Item = (LabelSet<'l>, V)>,
     ) -> Result<(), Error> {
-        let mut encoder = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
-        for (labels, value) in rows {
-            if labels.is_empty() {
-                encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            } else {
-                encoder
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
+        let descriptor = (name, help, unit, MetricType::Counter);
+        self.family(descriptor, rows, |encoder, value| {
+            encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })
     }
 
     /// Rows of labels and values.
@@ -77,14 +68,25 @@ impl<'e> Out<'e> {
         unit: Option<&Unit>,
         rows: impl IntoIterator<Item = (LabelSet<'l>, V)>,
     ) -> Result<(), Error> {
-        let mut encoder = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        let descriptor = (name, help, unit, MetricType::Gauge);
+        self.family(descriptor, rows, |encoder, value| {
+            encoder.encode_gauge(&value)
+        })
+    }
+
+    /// A row without labels is the family itself.
+    fn family<'l, V>(
+        &mut self,
+        (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
+        rows: impl IntoIterator<Item = (LabelSet<'l>, V)>,
+        encode: impl Fn(&mut MetricEncoder<'_>, V) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut encoder = self.0.encode_descriptor(name, help, unit, kind)?;
         for (labels, value) in rows {
             if labels.is_empty() {
-                encoder.encode_gauge(&value)?;
+                encode(&mut encoder, value)?;
             } else {
-                encoder.encode_family(&labels)?.encode_gauge(&value)?;
+                encode(&mut encoder.encode_family(&labels)?, value)?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::agent::{Agent, HttpRequest};
 use crate::binaries::weir_binary;
 use crate::node::Node;
 use crate::patience::patiently;
-use crate::process::Proc;
+use crate::process::{Place, Proc};
 use crate::sweep::making;
 use crate::wait::eventually;
 
@@ -37,6 +37,9 @@ pub struct WeirOptions {
     pub env: Vec<(String, String)>,
     /// The daemon's program, if it is not the one that was built for the tests.
     pub binary: Option<PathBuf>,
+    /// Whether it meets a kernel without `sock_diag`: it can neither list sockets
+    /// nor end them.
+    pub without_sock_diag: bool,
 }
 
 /// What a command said.
@@ -100,7 +103,11 @@ impl<'a> Weir<'a> {
 
     fn spawn(&self) -> Result<Proc> {
         let binary = self.options.binary.clone().map_or_else(weir_binary, Ok)?;
-        let mut command = self.node.daemon_place().command(&binary)?;
+        let place = Place {
+            without_sock_diag: self.options.without_sock_diag,
+            ..self.node.daemon_place()
+        };
+        let mut command = place.command(&binary)?;
         command
             .args(["run", "--node", "testbed", "--metrics", METRICS])
             .args(self.paths()?)

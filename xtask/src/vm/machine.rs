@@ -57,6 +57,7 @@ impl Content {
         let mut sources = vec![
             ("bin/busybox".to_owned(), command("busybox")?),
             ("bin/ip".to_owned(), command("ip")?),
+            ("bin/ss".to_owned(), command("ss")?),
             ("weir/weir".to_owned(), programs.weir.clone()),
             ("weir/testbed-tool".to_owned(), programs.tool.clone()),
         ];

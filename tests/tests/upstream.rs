@@ -1,0 +1,155 @@
+//! weir's own connections to endpoints: which are used again, and how they are set.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use testbed::agent::HttpRequest;
+use testbed::agent::proto::Service;
+use testbed::docs::{egress_rule, service};
+use testbed::{Node, Pod, Sock, Weir, WeirOptions};
+
+fn vip(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, last], 80))
+}
+
+/// A client and a service `web` of HTTP at port 8080 of the server.
+fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
+    // One worker: upstream connections are kept per worker.
+    let options = WeirOptions {
+        args: vec!["--workers".to_owned(), "1".to_owned()],
+        ..WeirOptions::default()
+    };
+    let weir = Weir::start_with(node, options).unwrap();
+    let [client, server] = node.pods(["client", "server"]).unwrap();
+    weir.enroll(&server, &["app=web"]);
+    weir.enroll(&client, &[]);
+    let ports = ["port: 80, targetPort: 8080, appProtocol: http"];
+    weir.apply(&service("web", vip(1).ip(), "web", &ports));
+    (weir, client, server)
+}
+
+/// Reads until what came ends with `end`.
+fn read_until(sock: &Sock<'_>, end: &str) -> String {
+    let mut said = String::new();
+    while !said.ends_with(end) {
+        let more = sock.recv(4_096).unwrap();
+        assert!(!more.is_empty(), "{said} ends before {end}");
+        said += &String::from_utf8(more).unwrap();
+    }
+    said
+}
+
+fn answer(sock: &Sock<'_>, body: &str) {
+    let length = body.len();
+    sock.send(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+    ))
+    .unwrap();
+}
+
+/// An endpoint may answer before it has the whole request. Until it has, its
+/// connection is nobody else's: the next request does not wait behind an upload.
+#[test]
+fn a_connection_that_still_uploads_is_passed_over() {
+    const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+    let node = Node::new().unwrap();
+    let (_weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let upload = client.agent().dial(vip(1)).unwrap();
+    upload
+        .send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 10\r\n\r\n12345")
+        .unwrap();
+    let (first, _) = listener.accept().unwrap();
+    read_until(&first, "12345");
+    answer(&first, "early");
+    read_until(&upload, "early");
+
+    let other = client.agent().dial(vip(1)).unwrap();
+    other.send(GET).unwrap();
+    let (second, _) = listener.accept().expect("a connection of its own");
+    assert!(read_until(&second, "\r\n\r\n").starts_with("GET / "));
+    answer(&second, "at once");
+    read_until(&other, "at once");
+
+    // The upload goes on where it was, and after it the connection is free.
+    upload.send("67890").unwrap();
+    assert_eq!(read_until(&first, "67890"), "67890");
+    drop(second);
+    std::thread::sleep(Duration::from_millis(200));
+    other.send(GET).unwrap();
+    assert!(read_until(&first, "\r\n\r\n").starts_with("GET / "));
+    answer(&first, "again");
+    read_until(&other, "again");
+}
+
+/// What a command says inside a pod's network namespace.
+fn said(pod: &Pod, command: &[&str]) -> String {
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", pod.netns().name()]);
+    let output = inside.args(command).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The congestion control that sockets of the pod get: one that is not weir's.
+fn choice(pod: &Pod) -> String {
+    const CHOSEN: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+    const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+    let chosen = said(pod, &["cat", CHOSEN]).trim().to_owned();
+    if chosen != "reno" {
+        return chosen;
+    }
+    let allowed = said(pod, &["cat", ALLOWED]);
+    let other = allowed
+        .split_ascii_whitespace()
+        .find(|name| *name != "reno");
+    let other = other.expect("with reno alone nothing can be told apart");
+    let path = "ipv4/tcp_congestion_control";
+    pod.netns().sysctl(path, other).unwrap();
+    other.to_owned()
+}
+
+/// How many of the pod's connections to `to` there are, and how many have this
+/// congestion control.
+fn congestion(pod: &Pod, to: &Pod, wanted: &str) -> (usize, usize) {
+    let to = to.ip().to_string();
+    let list = ["ss", "-tinHO", "state", "established", "dst", &to];
+    let listed = said(pod, &list);
+    let has = |line: &&str| line.split_ascii_whitespace().any(|word| word == wanted);
+    (listed.lines().count(), listed.lines().filter(has).count())
+}
+
+/// Nothing paces what stays on the node; what leaves it keeps the node's choice,
+/// to pods of other nodes and to somebody outside.
+#[test]
+fn congestion_control_is_the_nodes_own_beyond_it() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = mesh(&node);
+    let [far, outside] = ["far", "outside"].map(|name| node.outside(name).unwrap());
+    for (pod, port) in [(&server, 8080), (&far, 8080), (&outside, 80)] {
+        let what = Service::Http {
+            pod: pod.name().to_owned(),
+            version: "v1".to_owned(),
+        };
+        pod.agent().serve(pod.at(port), what).unwrap();
+    }
+    let choice = choice(&client);
+    weir.apply(&format!(
+        "---\napiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: far, labels: {{app: far}}}}\nspec: {{addresses: [{}]}}\n",
+        far.ip()
+    ));
+    let ports = ["port: 80, targetPort: 8080, appProtocol: http"];
+    weir.apply(&service("far", vip(2).ip(), "far", &ports));
+    weir.apply(&egress_rule("out", outside.ip(), &[(80, "http")], ""));
+    for (to, pod, wanted) in [
+        (vip(1), &server, "reno"),
+        (vip(2), &far, &*choice),
+        (outside.at(80), &outside, &*choice),
+    ] {
+        let reply = client.agent().http(to, HttpRequest::get("web", "/"));
+        assert_eq!(reply.unwrap().status, 200, "{to}");
+        // Kept for the next request.
+        assert_eq!(congestion(&client, pod, wanted), (1, 1), "{to}: {wanted}");
+    }
+}
