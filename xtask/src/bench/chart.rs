@@ -51,7 +51,11 @@ pub(super) fn files(results: &Results, rows: &[Kind]) -> Vec<(String, String)> {
                 })
             };
             let bars: Vec<Bar> = rows.iter().filter_map(bar).collect();
-            let title = format!("{}: {}", load.name(), quantity.title());
+            let hint = match quantity {
+                Quantity::NodeCpu => ", less is better",
+                _ => "",
+            };
+            let title = format!("{}: {}{hint}", load.name(), quantity.title());
             (file(load), plot::bars(&title, &bars))
         })
         .collect()

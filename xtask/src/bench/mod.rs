@@ -15,6 +15,7 @@ mod memory;
 mod meter;
 mod peer;
 mod plot;
+mod readme;
 mod report;
 mod result;
 mod rival;

@@ -12,13 +12,14 @@ use super::chart;
 use super::connect::{self, Costs};
 use super::load::Load;
 use super::memory::Memory;
+use super::readme;
 use super::result::{Quantity, Results};
 use super::row::Kind;
 use super::target::{Bound, Target};
 use super::udp::{self, Datagrams};
 
-const MIB: f64 = 1_048_576.0;
-const KIB: f64 = 1024.0;
+pub(super) const MIB: f64 = 1_048_576.0;
+pub(super) const KIB: f64 = 1024.0;
 
 /// Everything that a report is made from.
 pub(super) struct Report {
@@ -47,55 +48,61 @@ pub(super) struct Report {
 impl Report {
     /// For people; every table is Markdown.
     pub(super) fn text(&self) -> String {
+        let mut text = self.head();
+        for load in Load::ALL.iter().filter(|_| !self.rows.is_empty()) {
+            let (name, operation) = (load.name(), load.operation());
+            let (table, chart) = (self.table(*load), chart::file(*load));
+            push(
+                &mut text,
+                format_args!(
+                    "\n### {name} (operation: {operation})\n\n{table}\n![{name}]({chart})\n"
+                ),
+            );
+        }
+        if !self.memory.is_empty() {
+            text += &self.memory();
+        }
+        text.extend(self.verdict.iter().map(Verdict::text));
+        text.extend(self.datagrams.iter().map(udp::text));
+        text.extend(self.costs.iter().map(connect::text));
+        text += &self.targets();
+        if !self.rows.is_empty() {
+            text += "\n### For the README\n\n";
+            text += &readme::table(&self.results, &self.memory);
+        }
+        text
+    }
+
+    /// What was measured, how and on what.
+    fn head(&self) -> String {
         let (rounds, seconds) = self.rounds;
         let took = self.took.as_secs();
         let plural = if rounds == 1 { "" } else { "s" };
         let machine = self.machine.iter();
         let machine = machine.map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
-        let mut text = format!(
+        format!(
             "# weir, measured\n\nMedians of {rounds} round{plural}, {seconds} s for each load, \
              {took} s in all.\n\n{}",
             markdown(&["measured on", ""], machine)
-        );
-        let loads = Load::ALL.iter().filter(|_| !self.rows.is_empty());
-        for load in loads {
-            push(
-                &mut text,
-                format_args!(
-                    "\n### {} (operation: {})\n\n{}\n![{}]({})\n",
-                    load.name(),
-                    load.operation(),
-                    self.table(*load),
-                    load.name(),
-                    chart::file(*load)
-                ),
-            );
-        }
-        if !self.memory.is_empty() {
-            let rows = self.memory.iter().map(|(kind, memory)| {
-                let idle = memory.idle / MIB;
-                let connection = memory.per_connection / KIB;
-                vec![
-                    kind.title().into(),
-                    format!("{idle:.1}"),
-                    format!("{connection:.1}"),
-                ]
-            });
-            let head = ["", "idle MiB", "per idle connection KiB"];
-            push(
-                &mut text,
-                format_args!("\n### Memory\n\n{}", markdown(&head, rows)),
-            );
-        }
-        if let Some(verdict) = &self.verdict {
-            text += &verdict.text();
-        }
-        if let Some(datagrams) = &self.datagrams {
-            text += &udp::text(datagrams);
-        }
-        if let Some(costs) = &self.costs {
-            text += &connect::text(costs);
-        }
+        )
+    }
+
+    fn memory(&self) -> String {
+        let rows = self.memory.iter().map(|(kind, memory)| {
+            let idle = memory.idle / MIB;
+            let connection = memory.per_connection / KIB;
+            vec![
+                kind.title().into(),
+                format!("{idle:.1}"),
+                format!("{connection:.1}"),
+            ]
+        });
+        let head = ["", "idle MiB", "per idle connection KiB"];
+        format!("\n### Memory\n\n{}", markdown(&head, rows))
+    }
+
+    /// Every target, with what was measured.
+    fn targets(&self) -> String {
         let rows = self.targets.iter().map(|target| {
             let met = target
                 .is_met()
@@ -106,29 +113,18 @@ impl Report {
             };
             vec![target.what.into(), bound, cell(target.measured), met.into()]
         });
-        let head = ["target", "to reach", "measured", ""];
         let count = |met| {
             let of = self.targets.iter().filter(|target| target.is_met() == met);
             of.count()
         };
-        push(
-            &mut text,
-            format_args!(
-                "\n### Targets\n\n{} met, {} missed, {} not measured. A ratio is the middle of \
-                 those of each round.\n\n{}",
-                count(Some(true)),
-                count(Some(false)),
-                count(None),
-                markdown(&head, rows)
-            ),
-        );
-        if !self.rows.is_empty() {
-            push(
-                &mut text,
-                format_args!("\n### For the README\n\n{}", self.readme()),
-            );
-        }
-        text
+        format!(
+            "\n### Targets\n\n{} met, {} missed, {} not measured. A ratio is the middle of those of \
+             each round.\n\n{}",
+            count(Some(true)),
+            count(Some(false)),
+            count(None),
+            markdown(&["target", "to reach", "measured", ""], rows)
+        )
     }
 
     /// The plots that it shows: file names and contents.
@@ -155,84 +151,6 @@ impl Report {
                 .collect()
         });
         markdown(&head, rows)
-    }
-
-    /// The table that the README shows: rows and columns the other way round.
-    fn readme(&self) -> String {
-        let kinds = [
-            Kind::NoMesh,
-            Kind::Haproxy,
-            Kind::Nginx,
-            Kind::Envoy,
-            Kind::Redirect,
-            Kind::Weir,
-            Kind::Accelerated,
-            Kind::Balance,
-            Kind::BalanceAccelerated,
-        ];
-        let mut head = vec![""];
-        head.extend(kinds.iter().map(|kind| kind.title()));
-        let line = |title: &str, value: &dyn Fn(Kind) -> String| -> Vec<String> {
-            std::iter::once(title.to_owned())
-                .chain(kinds.map(value))
-                .collect()
-        };
-        let one = |load, quantity| move |kind| cell(self.results.median(load, kind, quantity));
-        let two = |(load, quantity), (other, another)| {
-            move |kind| {
-                format!(
-                    "{} / {}",
-                    one(load, quantity)(kind),
-                    one(other, another)(kind)
-                )
-            }
-        };
-        let memory = |kind| {
-            let found = self.memory.iter().find(|(of, _)| *of == kind);
-            found.map_or("–".to_owned(), |(_, memory)| {
-                let (idle, connection) = (memory.idle / MIB, memory.per_connection / KIB);
-                format!("{idle:.1} MiB / {connection:.1} KiB")
-            })
-        };
-        let rows = [
-            line(
-                "HTTP/1.1, 64 connections: requests/s",
-                &one(Load::Http64, Quantity::Rate),
-            ),
-            line(
-                "HTTP/1.1, 64 connections: p50 / p99 µs",
-                &two((Load::Http64, Quantity::P50), (Load::Http64, Quantity::P99)),
-            ),
-            line(
-                "HTTP/1.1, 64 connections: proxy CPU µs/request",
-                &one(Load::Http64, Quantity::ProxyCpu),
-            ),
-            line(
-                "HTTP/1.1, 1 connection: p50 µs",
-                &one(Load::Http1, Quantity::P50),
-            ),
-            line(
-                "TCP request/response: p50 µs",
-                &one(Load::Exchange, Quantity::P50),
-            ),
-            line(
-                "HTTP/1.1 as bytes, 64 connections: requests/s",
-                &one(Load::Opaque64, Quantity::Rate),
-            ),
-            line(
-                "TCP connect + request + close: CPU µs/operation",
-                &one(Load::Connect, Quantity::NodeCpu),
-            ),
-            line(
-                "TCP bulk: Gbit/s, sent / received",
-                &two(
-                    (Load::Send, Quantity::Gbits),
-                    (Load::Receive, Quantity::Gbits),
-                ),
-            ),
-            line("Memory, idle / per idle connection", &memory),
-        ];
-        markdown(&head, rows.into_iter())
     }
 
     /// For programs: medians, and the value of every round.

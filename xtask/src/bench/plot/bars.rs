@@ -4,7 +4,7 @@ use super::{canvas, label, push};
 
 const WIDTH: f64 = 760.0;
 /// Room for the bars' names.
-const LEFT: f64 = 190.0;
+const LEFT: f64 = 210.0;
 /// Room for the values behind the bars.
 const RIGHT: f64 = 90.0;
 const TOP: f64 = 44.0;
@@ -70,7 +70,7 @@ mod tests {
             .filter(|line| line.starts_with("<rect x="))
             .filter_map(|line| line.split("width=").nth(1)?.split('"').nth(1))
             .collect();
-        assert_eq!(widths, ["240.0", "480.0", "0.0"]);
+        assert_eq!(widths, ["230.0", "460.0", "0.0"]);
         assert!(text.contains("a &lt; b"), "{text}");
         assert!(svg("none", &[]).ends_with("</svg>\n"));
     }
