@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use testbed::agent::proto::Service;
 use testbed::agent::{HttpRequest, Load, LoadReport};
@@ -127,6 +128,33 @@ fn a_rule_is_in_force_for_the_very_next_request() {
     }
     let report = client.agent().stop_load().unwrap();
     assert_eq!(report.failed(), 0, "{report:?}");
+}
+
+/// A client of an undeclared port that is silent at first gets its server dialled
+/// before it is known what it speaks. That takes no request's turn.
+#[test]
+fn who_speaks_late_takes_one_turn() {
+    let node = Node::new().unwrap();
+    let (weir, client, _pods) = mesh(&node, &[]);
+    let ports = ["port: 80, targetPort: 8080"];
+    weir.apply(&service("web", vip().ip(), "web", &ports));
+    let said = || {
+        let sock = client.agent().dial(vip()).unwrap();
+        // Ten times as long as weir waits for the first word.
+        std::thread::sleep(Duration::from_millis(100));
+        sock.send("GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        sock.recv_to_end().unwrap().0
+    };
+    let first = |rule: &str| {
+        let answers: Vec<_> = (0..10).map(|_| said()).collect();
+        let v1 = answers.iter().filter(|said| said.contains("\"v1\""));
+        let v2 = answers.iter().filter(|said| said.contains("\"v2\""));
+        assert_eq!((v1.count(), v2.count()), (5, 5), "{rule}: {answers:?}");
+    };
+    first("no rule");
+    weir.apply(&route_rule("web", "web", &[("v1", 50), ("v2", 50)], ""));
+    first("half and half");
 }
 
 /// Precedence first, then the match on path, method, header and source.

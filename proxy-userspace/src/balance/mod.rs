@@ -8,9 +8,11 @@
 mod alias;
 mod blocks;
 mod cycle;
+mod places;
 mod rotation;
 
 pub use alias::Masses;
 pub use blocks::{Blocks, GRACE, NoRoom};
 pub use cycle::{Cycle, CycleError};
+pub use places::{Places, Taker};
 pub use rotation::Rotation;

@@ -17,14 +17,13 @@ mod standing;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use imbl::OrdMap;
 use proxy_common::{Addr, NetworkId, Port, RuleId, ServiceId, WorkloadId};
 
 use self::policies::Policies;
-use crate::balance::Cycle;
+use crate::balance::{Cycle, Places};
 use crate::config::Objects;
 use crate::config::object::{
     AppProtocol, EgressTarget, Labels, ObjectName, RequestField, SourceMatch, StringMatch,
@@ -166,7 +165,7 @@ pub struct RuleView {
     /// The order in which the subsets take turns.
     pub cycle: Cycle,
     /// Where in `cycle` the node is.
-    pub position: Arc<AtomicU64>,
+    pub places: Arc<Places>,
     /// Weights in percent, as configured.
     pub weights: Vec<u32>,
     /// Where the shares go.
@@ -191,7 +190,7 @@ pub struct Turns {
     /// Ready endpoints, ordered by workload name.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Whose turn it is. Both families share it where both have the same workloads.
-    pub position: Arc<AtomicU64>,
+    pub places: Arc<Places>,
 }
 
 impl Subset {

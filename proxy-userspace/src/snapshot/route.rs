@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proxy_common::Addr;
 
-use crate::balance::Rotation;
+use crate::balance::{Rotation, Taker};
 use crate::config::object::{RequestField, SourceMatch, StringMatch, selects};
 
 use super::{Endpoint, RuleView, ServiceView, Source, Subset, Turns};
@@ -38,16 +38,13 @@ pub struct Pick<'a> {
 }
 
 impl<'a> Pick<'a> {
-    fn of(rule: Option<&'a RuleView>, subset: &'a Subset, dialled: &Addr) -> Self {
-        let Turns {
-            endpoints,
-            position,
-        } = subset.turns(dialled);
+    fn of(rule: Option<&'a RuleView>, subset: &'a Subset, dialled: &Addr, taker: Taker) -> Self {
+        let Turns { endpoints, places } = subset.turns(dialled);
         Self {
             rule,
             subset,
             endpoints,
-            turn: Rotation::over(endpoints).map(|rotation| rotation.pick(position)),
+            turn: Rotation::over(endpoints).map(|rotation| rotation.pick(places.of(taker))),
         }
     }
 
@@ -64,11 +61,15 @@ impl ServiceView {
     /// Takes a turn for `request` of `source`, which dialled `dialled`; without a
     /// request (bytes), only rules that look at none match.
     pub fn pick(&self, source: &Source, request: Option<&Request<'_>>, dialled: &Addr) -> Pick<'_> {
+        let taker = match request {
+            Some(_) => Taker::Request,
+            None => Taker::Connection,
+        };
         match self.matching(source, request) {
-            None => Pick::of(None, &self.all, dialled),
+            None => Pick::of(None, &self.all, dialled, taker),
             Some(rule) => {
-                let share = rule.cycle.pick(&rule.position);
-                Pick::of(Some(rule), &rule.subsets[share], dialled)
+                let share = rule.cycle.pick(rule.places.of(taker));
+                Pick::of(Some(rule), &rule.subsets[share], dialled, taker)
             }
         }
     }

@@ -104,21 +104,21 @@ fn subset<'a>(
             .iter()
             .zip(&v6)
             .all(|(one, other)| one.workload == other.workload);
-    let position = former.map_or_else(Arc::default, |former| Arc::clone(&former.v4.position));
-    let own = former.filter(|former| !Arc::ptr_eq(&former.v4.position, &former.v6.position));
+    let places = former.map_or_else(Arc::default, |former| Arc::clone(&former.v4.places));
+    let own = former.filter(|former| !Arc::ptr_eq(&former.v4.places, &former.v6.places));
     Subset {
         labels: labels.clone(),
         v6: Turns {
             endpoints: v6,
-            position: if same {
-                Arc::clone(&position)
+            places: if same {
+                Arc::clone(&places)
             } else {
-                own.map_or_else(Arc::default, |former| Arc::clone(&former.v6.position))
+                own.map_or_else(Arc::default, |former| Arc::clone(&former.v6.places))
             },
         },
         v4: Turns {
             endpoints: v4,
-            position,
+            places,
         },
     }
 }
@@ -132,9 +132,9 @@ fn rule_view(
     // The parser only lets through weights that sum to 100.
     let cycle = Cycle::new(&weights).ok()?;
     let old = former.and_then(|former| former.rules.iter().find(|old| old.name == rule.name));
-    let position = old
+    let places = old
         .filter(|old| old.weights == weights)
-        .map_or_else(Arc::default, |old| Arc::clone(&old.position));
+        .map_or_else(Arc::default, |old| Arc::clone(&old.places));
     let subset = |labels: &Labels| {
         let same = |old: &'_ RuleView| old.subsets.iter().position(|old| old.labels == *labels);
         let former = old.and_then(|old| Some(&old.subsets[same(old)?]));
@@ -146,7 +146,7 @@ fn rule_view(
         source: rule.source.clone(),
         request: rule.request.clone(),
         cycle,
-        position,
+        places,
         subsets: rule
             .routes
             .iter()
@@ -196,17 +196,17 @@ mod tests {
         let shared = compiled(std::slice::from_ref(&both), None);
         assert_eq!(addresses(&shared.v4), ["10.0.0.1:80"]);
         assert_eq!(addresses(&shared.v6), ["[fd00::1]:80"]);
-        assert!(Arc::ptr_eq(&shared.v4.position, &shared.v6.position));
+        assert!(Arc::ptr_eq(&shared.v4.places, &shared.v6.places));
         let apart = compiled(&[both.clone(), one.clone()], Some(&shared));
         assert_eq!(addresses(&apart.v4), ["10.0.0.1:80", "10.0.0.2:80"]);
         assert_eq!(addresses(&apart.v6), ["[fd00::1]:80"]);
-        assert!(!Arc::ptr_eq(&apart.v4.position, &apart.v6.position));
-        assert!(Arc::ptr_eq(&apart.v4.position, &shared.v4.position));
+        assert!(!Arc::ptr_eq(&apart.v4.places, &apart.v6.places));
+        assert!(Arc::ptr_eq(&apart.v4.places, &shared.v4.places));
         let later = compiled(&[both, one.clone()], Some(&apart));
-        assert!(Arc::ptr_eq(&later.v6.position, &apart.v6.position));
+        assert!(Arc::ptr_eq(&later.v6.places, &apart.v6.places));
         // None of the family: the other's, and its turns.
         let other = compiled(&[one], Some(&later));
         assert_eq!(addresses(&other.v6), ["10.0.0.2:80"]);
-        assert!(Arc::ptr_eq(&other.v4.position, &other.v6.position));
+        assert!(Arc::ptr_eq(&other.v4.places, &other.v6.places));
     }
 }
