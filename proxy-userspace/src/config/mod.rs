@@ -28,7 +28,7 @@ pub use index::{EgressSelector, Index, Owner};
 pub use kind::{Kind, UnknownKind};
 pub use mistake::{Mistake, Mistakes, Warning};
 pub use object::{Object, ObjectName};
-pub use objects::{Change, Objects};
+pub use objects::{Former, Objects};
 pub use patch::{PatchError, PatchType, patch};
 pub use store::{
     Author, Edit, Entry, EntryChange, HISTORY_MAX, Receipt, ResourceVersion, Stale, Store,

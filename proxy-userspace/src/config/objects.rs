@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::Serialize;
 
 use super::index::Index;
 use super::object::{EgressRule, MeshConfig, Object, ObjectName, RouteRule, Service, Workload};
@@ -29,28 +28,27 @@ pub struct Objects {
     index: Index,
 }
 
-/// What [`Objects::upsert`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Change {
+/// What [`Objects::upsert`] found in the place of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Former {
     /// There was none of this kind and name.
-    Created,
-    /// It is different now.
-    Configured,
-    /// It already said this.
-    Unchanged,
+    Nothing,
+    /// It already said this, and stays.
+    Same(Object),
+    /// It was different.
+    Other(Object),
 }
 
 impl Objects {
     /// Adds `object`, or puts it in the place of the one of its kind and name.
-    pub fn upsert(&mut self, object: Object) -> Change {
-        let change = match self.get(object.kind(), object.name()) {
-            None => Change::Created,
+    pub fn upsert(&mut self, object: Object) -> Former {
+        let former = match self.get(object.kind(), object.name()) {
+            None => Former::Nothing,
             // The old one stays, so that whoever compares by pointer sees no change.
-            Some(old) if old == object => return Change::Unchanged,
-            Some(_) => {
+            Some(old) if old == object => return Former::Same(old),
+            Some(old) => {
                 self.remove(object.kind(), object.name());
-                Change::Configured
+                Former::Other(old)
             }
         };
         let name = object.name().clone();
@@ -73,7 +71,7 @@ impl Objects {
             }
             Object::MeshConfig(object) => drop(self.mesh_configs.insert(name, object)),
         }
-        change
+        former
     }
 
     /// How many there are, of all kinds.
@@ -192,14 +190,16 @@ mod tests {
     #[test]
     fn upsert_says_what_changed() {
         let mut objects = Objects::default();
-        assert_eq!(objects.upsert(config("deny")), Change::Created);
+        assert_eq!(objects.upsert(config("deny")), Former::Nothing);
         let kept = Arc::clone(&objects.mesh_configs[config("deny").name()]);
-        assert_eq!(objects.upsert(config("deny")), Change::Unchanged);
+        let same = Former::Same(config("deny"));
+        assert_eq!(objects.upsert(config("deny")), same);
         assert!(
             Arc::ptr_eq(&kept, &objects.mesh_configs[&kept.name]),
             "an unchanged object stays the same"
         );
-        assert_eq!(objects.upsert(config("allow")), Change::Configured);
+        let other = Former::Other(config("deny"));
+        assert_eq!(objects.upsert(config("allow")), other);
         assert_eq!(objects.list(Kind::MeshConfig), [config("allow")]);
         assert_eq!(
             objects.remove(Kind::MeshConfig, &kept.name),

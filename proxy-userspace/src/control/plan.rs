@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::change::Changed;
 use super::view::View;
 use crate::admin::selector::Selector;
-use crate::config::{Change, Kind, Object, ObjectName, Objects, Warning};
+use crate::config::{Former, Kind, Object, ObjectName, Objects, Warning};
 
 /// A configuration on its way.
 pub(super) struct Plan {
@@ -26,14 +26,16 @@ impl Plan {
 
     pub(super) fn put(&mut self, object: Object) {
         let (kind, name) = (object.kind(), object.name().clone());
-        let before = self.next.get(kind, &name);
-        let unchanged = self.next.upsert(object) == Change::Unchanged;
-        let after = self.next.get(kind, &name);
+        let (before, after, unchanged) = match self.next.upsert(object.clone()) {
+            Former::Nothing => (None, object, false),
+            Former::Other(former) => (Some(former), object, false),
+            Former::Same(former) => (Some(former.clone()), former, true),
+        };
         self.objects.push(Changed {
             kind,
             name,
             before,
-            after,
+            after: Some(after),
             unchanged,
         });
     }

@@ -376,6 +376,9 @@ fn none(sentences: Vec<String>, refusal: fn(Vec<String>) -> Refusal) -> Result<(
 
 /// The oddities that the request brought about, or that are about its objects.
 fn news(oddities: &[Warning], former: &View, objects: &[Changed]) -> Vec<Warning> {
+    if oddities.is_empty() {
+        return Vec::new();
+    }
     let known: HashSet<String> = former.warnings.iter().map(ToString::to_string).collect();
     let of_request: HashSet<String> = objects
         .iter()

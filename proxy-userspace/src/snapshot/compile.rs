@@ -1,14 +1,17 @@
 //! Objects in, snapshot out.
 //!
-//! Owns the numbers ([`Ids`]) and carries the counters of what did not change,
-//! so that an unrelated apply does not start anybody's turn again. Must never
-//! touch the kernel or a socket.
+//! Owns what enrolled workloads get; `inventory` and `egress` own the rest. Carries
+//! the counters of what did not change, so that an unrelated apply does not start
+//! anybody's turn again. Must never touch the kernel or a socket.
 
-mod services;
+mod egress;
+mod inventory;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use imbl::OrdMap;
@@ -18,14 +21,14 @@ use proxy_common::{
     LocalKey, NetworkId, ServiceEntry, ServiceKey, Transport,
 };
 
-use super::ids::{self, Ids};
+use self::egress::Egress;
+use self::inventory::Inventory;
 use super::mesh::Mesh;
-use super::policies::Into;
-use super::{Basis, CANARY, EgressView, Snapshot, Source};
-use crate::balance::{Blocks, NoRoom};
-use crate::config::object::{EgressRule, EgressTarget, ObjectName, Workload};
-use crate::config::{Objects, Owner};
-use crate::egress::host::{HostName, HostPattern};
+use super::policies::Policies;
+use super::{Basis, CANARY, Snapshot, Source};
+use crate::balance::NoRoom;
+use crate::config::Objects;
+use crate::config::object::{ObjectName, Workload};
 use crate::node::{CANARY_ADDRS, CANARY_PORT, Pod};
 use crate::tables::TableSet;
 
@@ -55,11 +58,10 @@ type Edit<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
 /// Makes snapshots, one after the other.
 #[derive(Debug)]
 pub struct Compiler {
-    ids: Ids,
+    inventory: Inventory,
+    egress: Egress,
     /// What the daemon was started with.
     accelerate: Acceleration,
-    blocks: Blocks,
-    resolvers: Vec<SocketAddr>,
 }
 
 impl Compiler {
@@ -68,10 +70,9 @@ impl Compiler {
     /// `accelerate` says unless they say it themselves.
     pub fn new(capacity: u32, resolvers: Vec<SocketAddr>, accelerate: Acceleration) -> Self {
         Self {
-            ids: Ids::default(),
+            inventory: Inventory::new(capacity),
+            egress: Egress::new(resolvers),
             accelerate,
-            blocks: Blocks::new(capacity, ids::base()),
-            resolvers,
         }
     }
 
@@ -79,7 +80,7 @@ impl Compiler {
     /// `former` is the one in force, and what did not change since is shared with
     /// it. An error leaves everything as it was.
     pub fn compile(&mut self, input: Input<'_>, former: &Snapshot) -> Result<Snapshot, NoRoom> {
-        self.blocks.begin(input.present, Instant::now());
+        self.inventory.blocks.begin(input.present, Instant::now());
         let compiled = self.try_compile(input, former);
         if compiled.is_err() {
             self.cancel();
@@ -89,7 +90,7 @@ impl Compiler {
 
     /// Nothing of the last snapshot will be written.
     pub fn cancel(&mut self) {
-        self.blocks.cancel();
+        self.inventory.blocks.cancel();
     }
 
     fn try_compile(&mut self, input: Input<'_>, former: &Snapshot) -> Result<Snapshot, NoRoom> {
@@ -98,7 +99,6 @@ impl Compiler {
             generation: input.generation,
             revision: input.revision,
             services: former.services.clone(),
-            egress: former.egress.clone(),
             route_rules: former.route_rules.clone(),
             tables: TableSet {
                 workloads: OrdMap::new(),
@@ -108,24 +108,26 @@ impl Compiler {
             },
             basis: Basis {
                 objects: objects.clone(),
-                policies: former.basis.policies.clone(),
+                policies: Policies::default(),
                 canaries: former.basis.canaries.clone(),
                 by_source: former.basis.by_source.clone(),
             },
             ..Snapshot::default()
         };
-        let before = &former.basis.objects;
-        self.route_rules(objects, before, &mut snapshot);
-        self.services(objects, before, former, &mut snapshot)?;
-        self.addresses(objects, before, &mut snapshot.tables);
-        self.egress_views(objects, before, &mut snapshot);
-        let mut into = Into {
-            ids: &mut self.ids,
-            tables: &mut snapshot.tables,
-            views: &snapshot.egress,
-            resolvers: &self.resolvers,
-        };
-        snapshot.basis.policies.update(before, objects, &mut into);
+        // Neither half looks at what the other makes.
+        let Self {
+            inventory, egress, ..
+        } = self;
+        let (services, egress) = thread::scope(|scope| {
+            let egress = scope.spawn(|| egress.compile(objects, former));
+            (
+                inventory.compile(objects, former, &mut snapshot),
+                egress.join(),
+            )
+        });
+        services?;
+        let egress = egress.unwrap_or_else(|panic| resume_unwind(panic));
+        egress.put_into(&mut snapshot);
         Ok(snapshot)
     }
 
@@ -141,7 +143,7 @@ impl Compiler {
         let mut networks = BTreeSet::new();
         for (name, pod) in pods {
             if let Some(workload) = objects.workloads.get(name) {
-                networks.insert(self.ids.network(&workload.network));
+                networks.insert(self.inventory.ids.network(&workload.network));
                 self.source(&objects, workload, pod, snapshot);
             }
         }
@@ -158,54 +160,11 @@ impl Compiler {
             let entry = ServiceEntry::proxied(CANARY);
             snapshot.tables.put_service(service, entry);
         }
-        let placed = self.routes(former, snapshot);
+        let placed = self.inventory.routes(former, snapshot);
         if placed.is_err() {
             self.cancel();
         }
         placed
-    }
-
-    /// What every address is.
-    fn addresses(&mut self, objects: &Objects, before: &Objects, tables: &mut TableSet) {
-        let mut touched: BTreeSet<(&str, IpAddr)> = BTreeSet::new();
-        for (old, new) in edits(&before.services, &objects.services) {
-            for service in [old, new].into_iter().flatten() {
-                let addresses = service.cluster_ips.iter();
-                touched.extend(addresses.map(|ip| (service.network.as_str(), *ip)));
-            }
-        }
-        for (old, new) in edits(&before.workloads, &objects.workloads) {
-            for workload in [old, new].into_iter().flatten() {
-                let addresses = workload.addresses.iter();
-                touched.extend(addresses.map(|ip| (workload.network.as_str(), *ip)));
-            }
-        }
-        for (network, ip) in touched {
-            let key = AddressKey {
-                network: self.ids.network(network),
-                addr: Addr::from(ip),
-            };
-            let kind = match objects.index().owners(network, ip).first() {
-                Some(Owner::Service(_)) => AddressKind::Service,
-                Some(Owner::Workload(_)) => AddressKind::Workload,
-                None => {
-                    tables.addresses.remove(&key);
-                    continue;
-                }
-            };
-            tables.addresses.insert(key, AddressEntry::new(kind));
-        }
-    }
-
-    fn egress_views(&mut self, objects: &Objects, before: &Objects, snapshot: &mut Snapshot) {
-        for (old, new) in edits(&before.egress_rules, &objects.egress_rules) {
-            if let Some(rule) = new {
-                let view = self.egress_view(rule);
-                snapshot.egress.insert(view.id, view);
-            } else if let Some(rule) = old {
-                snapshot.egress.remove(&self.ids.rule(&rule.name));
-            }
-        }
     }
 
     fn source(
@@ -215,14 +174,14 @@ impl Compiler {
         pod: &Arc<Pod>,
         snapshot: &mut Snapshot,
     ) {
-        let id = self.ids.workload(&workload.name);
-        let network = self.ids.network(&workload.network);
+        let id = self.inventory.ids.workload(&workload.name);
+        let network = self.inventory.ids.network(&workload.network);
         let class = objects.index().egress_selectors_of(workload);
         let policies = &snapshot.basis.policies;
         // Every class of an enrolled workload was compiled; none means no rule.
         let (policy_set, hosts) = match policies.of(&class) {
             Some((policy_set, hosts)) => (policy_set, Arc::clone(hosts)),
-            None => (self.ids.policy_set(&class), Arc::default()),
+            None => (self.egress.policy_set(&class), Arc::default()),
         };
         let mesh = Mesh::of(objects, &workload.name.namespace);
         let tables = &mut snapshot.tables;
@@ -287,16 +246,6 @@ impl Compiler {
             default => workload.accelerate.unwrap_or(default),
         }
     }
-
-    fn egress_view(&mut self, rule: &EgressRule) -> Arc<EgressView> {
-        Arc::new(EgressView {
-            id: self.ids.rule(&rule.name),
-            label: rule.name.to_string().into(),
-            hosts: hosts_of(&rule.target),
-            target: rule.target.clone(),
-            ports: rule.ports.iter().map(|(port, _)| *port).collect(),
-        })
-    }
 }
 
 /// Where others of this node find the pod that they dial.
@@ -306,15 +255,6 @@ fn nearby(tables: &mut TableSet, network: NetworkId, pod: &Pod) {
         tables
             .nearby
             .insert(AddressKey { network, addr }, pod.netns().cookie());
-    }
-}
-
-/// The names of a rule; the parser only lets through targets that are some.
-fn hosts_of(target: &EgressTarget) -> Option<HostPattern> {
-    match target {
-        EgressTarget::Host(name) => HostName::parse(name).ok().map(HostPattern::Exact),
-        EgressTarget::Wildcard(suffix) => HostName::parse(suffix).ok().map(HostPattern::Under),
-        EgressTarget::Net(..) => None,
     }
 }
 

@@ -4,14 +4,15 @@
 //! a number of an earlier process again: flows that were pending when it died
 //! still carry them, so each life counts from a base of its own.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proxy_common::{
     NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, Transport, WorkloadId,
 };
 
-use crate::config::Kind;
 use crate::config::object::{Labels, ObjectName};
 
 /// The selectors of egress rules that pick a workload, each with its
@@ -25,37 +26,50 @@ pub type PortTable = BTreeMap<(Port, Transport), PortEntry>;
 #[derive(Debug)]
 struct Numbers<K> {
     next: u32,
+    step: u32,
     by_name: HashMap<K, u32>,
 }
 
-impl<K: std::hash::Hash + Eq + Clone> Numbers<K> {
-    fn from(next: u32) -> Self {
+impl<K: Hash + Eq> Numbers<K> {
+    fn from(next: u32, step: u32) -> Self {
         Self {
             next,
+            step,
             by_name: HashMap::new(),
         }
     }
 
-    fn of(&mut self, name: &K) -> u32 {
+    fn of<Q>(&mut self, name: &Q) -> u32
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + Hash + Eq + ?Sized,
+    {
         if let Some(number) = self.by_name.get(name) {
             return *number;
         }
         let number = self.next;
         // Wrapping needs four billion names in one life; 0 and the canary's
         // number stay out of reach because the base keeps clear of both ends.
-        self.next = self.next.wrapping_add(1);
-        self.by_name.insert(name.clone(), number);
+        self.next = self.next.wrapping_add(self.step);
+        self.by_name.insert(name.to_owned(), number);
         number
     }
 }
 
-/// All the numbers.
+/// The numbers of everything but egress.
 #[derive(Debug)]
 pub struct Ids {
     workloads: Numbers<ObjectName>,
     services: Numbers<(ObjectName, Port, Transport)>,
-    rules: Numbers<(Kind, ObjectName)>,
+    /// With those of egress one space: each takes every other number.
+    route_rules: Numbers<ObjectName>,
     networks: Numbers<String>,
+}
+
+/// The numbers of egress.
+#[derive(Debug)]
+pub struct EgressIds {
+    rules: Numbers<ObjectName>,
     policy_sets: Numbers<PolicyClass>,
     port_tables: Numbers<PortTable>,
 }
@@ -76,12 +90,21 @@ impl Default for Ids {
     fn default() -> Self {
         let base = base();
         Self {
-            workloads: Numbers::from(base),
-            services: Numbers::from(base),
-            rules: Numbers::from(base),
-            networks: Numbers::from(base),
-            policy_sets: Numbers::from(base),
-            port_tables: Numbers::from(base),
+            workloads: Numbers::from(base, 1),
+            services: Numbers::from(base, 1),
+            route_rules: Numbers::from(base + 1, 2),
+            networks: Numbers::from(base, 1),
+        }
+    }
+}
+
+impl Default for EgressIds {
+    fn default() -> Self {
+        let base = base();
+        Self {
+            rules: Numbers::from(base, 2),
+            policy_sets: Numbers::from(base, 1),
+            port_tables: Numbers::from(base, 1),
         }
     }
 }
@@ -101,19 +124,21 @@ impl Ids {
         ServiceId(self.services.of(&(name.clone(), port, transport)))
     }
 
-    /// Of an egress rule.
-    pub fn rule(&mut self, name: &ObjectName) -> RuleId {
-        RuleId(self.rules.of(&(Kind::EgressRule, name.clone())))
-    }
-
     /// Of a route rule; no egress rule has the same.
     pub fn route_rule(&mut self, name: &ObjectName) -> RuleId {
-        RuleId(self.rules.of(&(Kind::RouteRule, name.clone())))
+        RuleId(self.route_rules.of(name))
     }
 
     /// Of a network.
     pub fn network(&mut self, name: &str) -> NetworkId {
-        NetworkId(self.networks.of(&name.to_owned()))
+        NetworkId(self.networks.of(name))
+    }
+}
+
+impl EgressIds {
+    /// Of an egress rule.
+    pub fn rule(&mut self, name: &ObjectName) -> RuleId {
+        RuleId(self.rules.of(name))
     }
 
     /// Of a class of workloads.
@@ -149,5 +174,10 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(ids.workload(&name("a")), a);
         assert_ne!(a, WorkloadId(0));
+        let mut egress = EgressIds::default();
+        let (a, b) = (egress.rule(&name("a")), egress.rule(&name("b")));
+        for rule in ["a", "b", "c"].map(|rule| ids.route_rule(&name(rule))) {
+            assert!(rule != a && rule != b, "one space: {rule:?} {a:?} {b:?}");
+        }
     }
 }

@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{
-    EgressEntry, EgressKey, PolicySetId, Port, PortKey, PortTableId, RuleId, Transport,
+    EgressEntry, EgressKey, PolicySetId, Port, PortEntry, PortKey, PortTableId, RuleId, Transport,
 };
 
 use super::EgressView;
-use super::ids::{Ids, PolicyClass, PortTable};
+use super::ids::{EgressIds, PolicyClass, PortTable};
 use crate::config::Objects;
 use crate::config::object::EgressRule;
-use crate::egress::policy::{PrefixChange, Prefixes, RuleChange};
-use crate::tables::TableSet;
+use crate::egress::policy::{NumberedRule, PrefixChange, Prefixes, RuleChange};
+use crate::tables::EgressPrefix;
 
 /// The rules of one class.
 #[derive(Clone, Debug)]
@@ -39,8 +40,9 @@ pub(super) struct Policies {
 
 /// What is changed while policies are brought up to date.
 pub(super) struct Into<'a> {
-    pub(super) ids: &'a mut Ids,
-    pub(super) tables: &'a mut TableSet,
+    pub(super) ids: &'a mut EgressIds,
+    pub(super) egress: &'a mut OrdMap<EgressPrefix, EgressEntry>,
+    pub(super) ports: &'a mut OrdMap<PortKey, PortEntry>,
     /// Every rule, as the proxy sees it.
     pub(super) views: &'a imbl::HashMap<RuleId, Arc<EgressView>>,
     /// Whom every workload may ask for names.
@@ -71,57 +73,64 @@ impl Policies {
                 self.write(gone.policy_set, changes, into);
             }
         }
-        let changes = changed(former, next, into.ids);
-        for class in wanted {
-            self.class(class, next, &changes, into);
+        let (known, fresh): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|class| self.classes.contains_key(class));
+        if !known.is_empty() {
+            let changes = changed(former, next, into.ids);
+            for class in known {
+                self.change(class, next, &changes, into);
+            }
+        }
+        for class in fresh {
+            self.add(class, next, into);
         }
     }
 
-    fn class(
+    /// A class that nobody was in.
+    fn add(&mut self, class: PolicyClass, next: &Objects, into: &mut Into<'_>) {
+        let mut fresh = Class {
+            policy_set: into.ids.policy_set(&class),
+            prefixes: Prefixes::new(into.resolvers),
+            hosts: Arc::default(),
+        };
+        let rules = next.egress_rules.values();
+        let rules = rules.filter(|rule| is_of(rule, &class));
+        let rules = rules.map(|rule| RuleChange {
+            before: None,
+            after: Some((into.ids.rule(&rule.name), Arc::clone(rule))),
+        });
+        let changes = fresh.prefixes.update(rules);
+        self.write(fresh.policy_set, changes, into);
+        fresh.hosts = hosts(next, &class, into);
+        self.classes.insert(class, fresh);
+    }
+
+    /// A class that was there, of whose rules some may have changed.
+    fn change(
         &mut self,
         class: PolicyClass,
         next: &Objects,
         changes: &[RuleChange],
         into: &mut Into<'_>,
     ) {
-        let is_of = |rule: &EgressRule| class.contains(&rule.selector());
-        let mut state = match self.classes.remove(&class) {
-            Some(known) if changes.is_empty() => {
-                self.classes.insert(class, known);
-                return;
-            }
-            Some(known) => known,
-            None => {
-                let mut fresh = Class {
-                    policy_set: into.ids.policy_set(&class),
-                    prefixes: Prefixes::new(into.resolvers),
-                    hosts: Arc::default(),
-                };
-                let rules = next.egress_rules.values().filter(|rule| is_of(rule));
-                let rules = rules.map(|rule| RuleChange {
-                    before: None,
-                    after: Some((into.ids.rule(&rule.name), Arc::clone(rule))),
-                });
-                let rules: Vec<_> = rules.collect();
-                let changes = fresh.prefixes.update(rules);
-                self.write(fresh.policy_set, changes, into);
-                fresh.hosts = hosts(next, &class, into);
-                self.classes.insert(class, fresh);
-                return;
-            }
+        let Some(mut state) = self.classes.remove(&class) else {
+            return;
         };
-        let own = changes.iter().filter_map(|change| {
-            let of_class = |rule: &Option<_>| {
-                let rule: &Option<(RuleId, Arc<EgressRule>)> = rule;
-                rule.clone().filter(|(_, rule)| is_of(rule))
-            };
-            let (before, after) = (of_class(&change.before), of_class(&change.after));
-            (before.is_some() || after.is_some()).then_some(RuleChange { before, after })
-        });
-        let own: Vec<_> = own.collect();
-        let changes = state.prefixes.update(own);
-        self.write(state.policy_set, changes, into);
-        state.hosts = hosts(next, &class, into);
+        if !changes.is_empty() {
+            let own = changes.iter().filter_map(|change| {
+                let of_class = |rule: &Option<NumberedRule>| {
+                    rule.as_ref()
+                        .filter(|(_, rule)| is_of(rule, &class))
+                        .cloned()
+                };
+                let (before, after) = (of_class(&change.before), of_class(&change.after));
+                (before.is_some() || after.is_some()).then_some(RuleChange { before, after })
+            });
+            let changes = state.prefixes.update(own);
+            self.write(state.policy_set, changes, into);
+            state.hosts = hosts(next, &class, into);
+        }
         self.classes.insert(class, state);
     }
 
@@ -132,9 +141,9 @@ impl Policies {
             let old = match change.after {
                 Some(table) => {
                     let port_table = self.acquire(&table, into);
-                    into.tables.egress.insert(key, EgressEntry { port_table })
+                    into.egress.insert(key, EgressEntry { port_table })
                 }
-                None => into.tables.egress.remove(&key),
+                None => into.egress.remove(&key),
             };
             if let (Some(old), Some(table)) = (old, change.before) {
                 self.release(old.port_table, &table, into);
@@ -148,7 +157,7 @@ impl Policies {
         *uses += 1;
         if *uses == 1 {
             for (port, entry) in table {
-                into.tables.egress_ports.insert(port_key(id, *port), *entry);
+                into.ports.insert(port_key(id, *port), *entry);
             }
         }
         id
@@ -164,7 +173,7 @@ impl Policies {
         }
         self.uses.remove(&id);
         for port in table.keys() {
-            into.tables.egress_ports.remove(&port_key(id, *port));
+            into.ports.remove(&port_key(id, *port));
         }
         into.ids.forget_port_table(table);
     }
@@ -174,17 +183,21 @@ fn port_key(port_table: PortTableId, (port, transport): (Port, Transport)) -> Po
     PortKey::new(port_table, port, transport)
 }
 
+/// Whether a rule holds for the workloads of a class.
+fn is_of(rule: &EgressRule, class: &PolicyClass) -> bool {
+    class.iter().any(|(namespace, labels)| {
+        namespace == rule.source_namespace() && *labels == rule.source.labels
+    })
+}
+
 fn hosts(next: &Objects, class: &PolicyClass, into: &mut Into<'_>) -> Arc<[Arc<EgressView>]> {
-    let rules = next
-        .index()
-        .on_names()
-        .filter(|rule| class.contains(&rule.selector()));
+    let rules = next.index().on_names().filter(|rule| is_of(rule, class));
     let views = rules.filter_map(|rule| into.views.get(&into.ids.rule(&rule.name)));
     views.cloned().collect()
 }
 
 /// The rules that are not what they were, with their numbers.
-fn changed(former: &Objects, next: &Objects, ids: &mut Ids) -> Vec<RuleChange> {
+fn changed(former: &Objects, next: &Objects, ids: &mut EgressIds) -> Vec<RuleChange> {
     let items = former.egress_rules.diff(&next.egress_rules);
     let changes = items.map(|item| {
         let (name, before, after) = match item {

@@ -1,24 +1,57 @@
-//! Services, compiled: their views, the kernel's entries, and what each source
-//! gets of those that tell sources apart.
+//! Services and workloads, compiled: the views of services, the kernel's entries,
+//! what each source gets of those that tell sources apart, and whose each address is.
 //!
-//! Owns what of them has to be made again after a change. Must never leave a
+//! Owns their numbers, and what of them has to be made again after a change. Must never leave a
 //! table of a service that has changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use proxy_common::{Addr, Destination, ServiceAction, ServiceEntry, ServiceKey, WorkloadId};
+use proxy_common::{
+    Addr, AddressEntry, AddressKey, AddressKind, Destination, ServiceAction, ServiceEntry,
+    ServiceKey, WorkloadId,
+};
 
-use super::{Compiler, edits};
-use crate::balance::NoRoom;
-use crate::config::Objects;
+use super::edits;
+use crate::balance::{Blocks, NoRoom};
 use crate::config::object::{AppProtocol, ObjectName, Service, ServicePort};
+use crate::config::{Objects, Owner};
+use crate::snapshot::ids::{self, Ids};
 use crate::snapshot::{BySource, ServiceView, Snapshot, Source, balanced, service};
 use crate::tables::TableSet;
 
-impl Compiler {
+/// What compiles services and workloads.
+#[derive(Debug)]
+pub(super) struct Inventory {
+    pub(super) ids: Ids,
+    pub(super) blocks: Blocks,
+}
+
+impl Inventory {
+    /// One whose tables have place in `capacity` endpoint slots.
+    pub(super) fn new(capacity: u32) -> Self {
+        Self {
+            ids: Ids::default(),
+            blocks: Blocks::new(capacity, ids::base()),
+        }
+    }
+
+    /// Goes from what `former` holds to what `objects` ask for.
+    pub(super) fn compile(
+        &mut self,
+        objects: &Objects,
+        former: &Snapshot,
+        snapshot: &mut Snapshot,
+    ) -> Result<(), NoRoom> {
+        let before = &former.basis.objects;
+        self.route_rules(objects, before, snapshot);
+        self.services(objects, before, former, snapshot)?;
+        self.addresses(objects, before, &mut snapshot.tables);
+        Ok(())
+    }
+
     /// What each source gets of the balanced services that tell sources apart:
     /// of every service that changed, and for every source that did.
     pub(super) fn routes(
@@ -62,6 +95,38 @@ impl Compiler {
         Ok(())
     }
 
+    /// What every address is.
+    fn addresses(&mut self, objects: &Objects, before: &Objects, tables: &mut TableSet) {
+        let mut touched: BTreeSet<(&str, IpAddr)> = BTreeSet::new();
+        for (old, new) in edits(&before.services, &objects.services) {
+            for service in [old, new].into_iter().flatten() {
+                let addresses = service.cluster_ips.iter();
+                touched.extend(addresses.map(|ip| (service.network.as_str(), *ip)));
+            }
+        }
+        for (old, new) in edits(&before.workloads, &objects.workloads) {
+            for workload in [old, new].into_iter().flatten() {
+                let addresses = workload.addresses.iter();
+                touched.extend(addresses.map(|ip| (workload.network.as_str(), *ip)));
+            }
+        }
+        for (network, ip) in touched {
+            let key = AddressKey {
+                network: self.ids.network(network),
+                addr: Addr::from(ip),
+            };
+            let kind = match objects.index().owners(network, ip).first() {
+                Some(Owner::Service(_)) => AddressKind::Service,
+                Some(Owner::Workload(_)) => AddressKind::Workload,
+                None => {
+                    tables.addresses.remove(&key);
+                    continue;
+                }
+            };
+            tables.addresses.insert(key, AddressEntry::new(kind));
+        }
+    }
+
     fn routes_of(
         &mut self,
         service: &BySource,
@@ -81,12 +146,7 @@ impl Compiler {
     }
 
     /// The names of the route rules.
-    pub(super) fn route_rules(
-        &mut self,
-        objects: &Objects,
-        before: &Objects,
-        snapshot: &mut Snapshot,
-    ) {
+    fn route_rules(&mut self, objects: &Objects, before: &Objects, snapshot: &mut Snapshot) {
         for (old, new) in edits(&before.route_rules, &objects.route_rules) {
             if let Some(rule) = new {
                 let label = rule.name.to_string().into();
@@ -101,7 +161,7 @@ impl Compiler {
     }
 
     /// Every service that changed, or whose endpoints or rules did.
-    pub(super) fn services(
+    fn services(
         &mut self,
         objects: &Objects,
         before: &Objects,
@@ -111,7 +171,7 @@ impl Compiler {
         let affected = affected(objects, before);
         // All that goes first: what one service gives up another may take.
         for name in &affected {
-            if let Some(service) = before.services.get(name) {
+            if let Some(service) = before.services.get(*name) {
                 for port in &service.ports {
                     let id = self.ids.service(&service.name, port.key());
                     snapshot.services.remove(&id);
@@ -124,14 +184,14 @@ impl Compiler {
         }
         let mut left = HashSet::new();
         for name in &affected {
-            if let Some(service) = before.services.get(name) {
+            if let Some(service) = before.services.get(*name) {
                 let mut ports = service.ports.iter();
                 snapshot.touches_udp |= ports.any(|port| port.protocol == AppProtocol::Udp);
                 left.extend(self.endpoints(service, former));
             }
         }
         for name in &affected {
-            if let Some(service) = objects.services.get(name) {
+            if let Some(service) = objects.services.get(*name) {
                 self.service(objects, service, former, snapshot)?;
                 for stays in self.endpoints(service, snapshot) {
                     left.remove(&stays);
@@ -225,21 +285,24 @@ impl Compiler {
 }
 
 /// The services whose views are not what they were.
-fn affected(objects: &Objects, before: &Objects) -> BTreeSet<ObjectName> {
+fn affected<'a>(objects: &'a Objects, before: &'a Objects) -> BTreeSet<&'a ObjectName> {
     let mut affected = BTreeSet::new();
     for (old, new) in edits(&before.services, &objects.services) {
-        affected.extend(old.or(new).map(|service| service.name.clone()));
+        affected.extend(old.or(new).map(|service| &service.name));
     }
+    // A service has many workloads, and its name is looked for once.
+    let mut picking: HashMap<*const Service, &ObjectName> = HashMap::new();
     for (old, new) in edits(&before.workloads, &objects.workloads) {
         for (workload, set) in [(old, before), (new, objects)] {
             let services = workload.map(|workload| set.index().services_of(workload));
             let services = services.into_iter().flatten();
-            affected.extend(services.map(|service| service.name.clone()));
+            picking.extend(services.map(|service| (Arc::as_ptr(service), &service.name)));
         }
     }
+    affected.extend(picking.into_values());
     for (old, new) in edits(&before.route_rules, &objects.route_rules) {
         let rules = old.into_iter().chain(new);
-        affected.extend(rules.map(|rule| rule.destination.clone()));
+        affected.extend(rules.map(|rule| &rule.destination));
     }
     affected
 }
