@@ -127,14 +127,18 @@ fn addresses(objects: &Objects, former: &Objects, findings: &mut Findings) {
     };
     for workload in changed.workloads.values() {
         for address in &workload.addresses {
-            for owner in objects.index().owners(&workload.network, *address) {
+            for owner in objects
+                .index()
+                .inventory
+                .owners(&workload.network, *address)
+            {
                 changed.workload(workload, *address, owner, findings);
             }
         }
     }
     for service in changed.services.values() {
         for address in &service.cluster_ips {
-            for owner in objects.index().owners(&service.network, *address) {
+            for owner in objects.index().inventory.owners(&service.network, *address) {
                 changed.service(service, *address, owner, findings);
             }
         }

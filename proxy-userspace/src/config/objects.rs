@@ -1,13 +1,17 @@
 //! The set of all objects. Owns who is in it; what the objects say of each
 //! other is `check`'s.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use imbl::OrdMap;
 
-use super::index::Index;
+use super::index::{HasName, Index, InventoryIndex, RulesIndex};
 use super::object::{EgressRule, MeshConfig, Object, ObjectName, RouteRule, Service, Workload};
 use super::{Kind, Mistakes, Warning, check};
+
+type Of<T> = OrdMap<ObjectName, Arc<T>>;
 
 /// Every object in force, or about to be. A copy shares everything with its
 /// original, and a change of the copy costs no more than what it changes.
@@ -16,15 +20,15 @@ use super::{Kind, Mistakes, Warning, check};
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// Inventory.
-    pub services: OrdMap<ObjectName, Arc<Service>>,
+    pub services: Of<Service>,
     /// Inventory.
-    pub workloads: OrdMap<ObjectName, Arc<Workload>>,
+    pub workloads: Of<Workload>,
     /// Rules.
-    pub route_rules: OrdMap<ObjectName, Arc<RouteRule>>,
+    pub route_rules: Of<RouteRule>,
     /// Rules.
-    pub egress_rules: OrdMap<ObjectName, Arc<EgressRule>>,
+    pub egress_rules: Of<EgressRule>,
     /// Rules.
-    pub mesh_configs: OrdMap<ObjectName, Arc<MeshConfig>>,
+    pub mesh_configs: Of<MeshConfig>,
     index: Index,
 }
 
@@ -42,36 +46,61 @@ pub enum Former {
 impl Objects {
     /// Adds `object`, or puts it in the place of the one of its kind and name.
     pub fn upsert(&mut self, object: Object) -> Former {
-        let former = match self.get(object.kind(), object.name()) {
-            None => Former::Nothing,
-            // The old one stays, so that whoever compares by pointer sees no change.
-            Some(old) if old == object => return Former::Same(old),
-            Some(old) => {
-                self.remove(object.kind(), object.name());
-                Former::Other(old)
-            }
-        };
-        let name = object.name().clone();
+        let (mut inventory, mut rules) = self.halves();
         match object {
-            Object::Service(object) => {
-                self.index.add_service(&object);
-                self.services.insert(name, object);
-            }
-            Object::Workload(object) => {
-                self.index.add_workload(&object);
-                self.workloads.insert(name, object);
-            }
-            Object::RouteRule(object) => {
-                self.index.add_route_rule(&object);
-                self.route_rules.insert(name, object);
-            }
-            Object::EgressRule(object) => {
-                self.index.add_egress_rule(&object);
-                self.egress_rules.insert(name, object);
-            }
-            Object::MeshConfig(object) => drop(self.mesh_configs.insert(name, object)),
+            Object::Service(object) => inventory.service(object),
+            Object::Workload(object) => inventory.workload(object),
+            Object::RouteRule(object) => rules.route_rule(object),
+            Object::EgressRule(object) => rules.egress_rule(object),
+            Object::MeshConfig(object) => rules.mesh_config(object),
         }
-        former
+    }
+
+    /// As [`Self::upsert`] of each, in order. The inventory and the rules share
+    /// nothing and go side by side.
+    pub fn upsert_all(&mut self, objects: impl IntoIterator<Item = Object>) -> Vec<Former> {
+        let (mut services, mut workloads) = (Vec::new(), Vec::new());
+        let (mut route_rules, mut egress_rules, mut mesh_configs) =
+            (Vec::new(), Vec::new(), Vec::new());
+        for (place, object) in objects.into_iter().enumerate() {
+            match object {
+                Object::Service(object) => services.push((place, object)),
+                Object::Workload(object) => workloads.push((place, object)),
+                Object::RouteRule(object) => route_rules.push((place, object)),
+                Object::EgressRule(object) => egress_rules.push((place, object)),
+                Object::MeshConfig(object) => mesh_configs.push((place, object)),
+            }
+        }
+        let (mut inventory, mut rules) = self.halves();
+        let mut found = thread::scope(|scope| {
+            let rules = scope.spawn(|| {
+                let mut found = each(route_rules, |object| rules.route_rule(object));
+                found.extend(each(egress_rules, |object| rules.egress_rule(object)));
+                found.extend(each(mesh_configs, |object| rules.mesh_config(object)));
+                found
+            });
+            let mut found = each(services, |object| inventory.service(object));
+            found.extend(each(workloads, |object| inventory.workload(object)));
+            found.extend(rules.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            found
+        });
+        found.sort_unstable_by_key(|(place, _)| *place);
+        found.into_iter().map(|(_, former)| former).collect()
+    }
+
+    fn halves(&mut self) -> (Inventory<'_>, Rules<'_>) {
+        let inventory = Inventory {
+            services: &mut self.services,
+            workloads: &mut self.workloads,
+            index: &mut self.index.inventory,
+        };
+        let rules = Rules {
+            route_rules: &mut self.route_rules,
+            egress_rules: &mut self.egress_rules,
+            mesh_configs: &mut self.mesh_configs,
+            index: &mut self.index.rules,
+        };
+        (inventory, rules)
     }
 
     /// How many there are, of all kinds.
@@ -103,10 +132,10 @@ impl Objects {
             Kind::MeshConfig => self.mesh_configs.remove(name).map(Object::MeshConfig),
         };
         match &removed {
-            Some(Object::Service(old)) => self.index.remove_service(old),
-            Some(Object::Workload(old)) => self.index.remove_workload(old),
-            Some(Object::RouteRule(old)) => self.index.remove_route_rule(old),
-            Some(Object::EgressRule(old)) => self.index.remove_egress_rule(old),
+            Some(Object::Service(old)) => self.index.inventory.remove_service(old),
+            Some(Object::Workload(old)) => self.index.inventory.remove_workload(old),
+            Some(Object::RouteRule(old)) => self.index.rules.remove_route_rule(old),
+            Some(Object::EgressRule(old)) => self.index.rules.remove_egress_rule(old),
             Some(Object::MeshConfig(_)) | None => {}
         }
         removed
@@ -165,7 +194,7 @@ impl Objects {
         self.route_rules.clone_from(&other.route_rules);
         self.egress_rules.clone_from(&other.egress_rules);
         self.mesh_configs.clone_from(&other.mesh_configs);
-        self.index.replace_rules(&other.index);
+        self.index.rules.clone_from(&other.index.rules);
     }
 
     /// Whether the objects fit each other, and what is odd about them. `former`
@@ -173,6 +202,85 @@ impl Objects {
     pub fn check(&self, former: &Self) -> Result<Vec<Warning>, Mistakes> {
         check::check(self, former)
     }
+}
+
+/// Services and workloads, to be changed.
+struct Inventory<'a> {
+    services: &'a mut Of<Service>,
+    workloads: &'a mut Of<Workload>,
+    index: &'a mut InventoryIndex,
+}
+
+impl Inventory<'_> {
+    fn service(&mut self, object: Arc<Service>) -> Former {
+        put(self.services, object, Object::Service, |old, new| {
+            old.inspect(|old| self.index.remove_service(old));
+            self.index.add_service(new);
+        })
+    }
+
+    fn workload(&mut self, object: Arc<Workload>) -> Former {
+        put(self.workloads, object, Object::Workload, |old, new| {
+            old.inspect(|old| self.index.remove_workload(old));
+            self.index.add_workload(new);
+        })
+    }
+}
+
+/// Rules, to be changed.
+struct Rules<'a> {
+    route_rules: &'a mut Of<RouteRule>,
+    egress_rules: &'a mut Of<EgressRule>,
+    mesh_configs: &'a mut Of<MeshConfig>,
+    index: &'a mut RulesIndex,
+}
+
+impl Rules<'_> {
+    fn route_rule(&mut self, object: Arc<RouteRule>) -> Former {
+        put(self.route_rules, object, Object::RouteRule, |old, new| {
+            old.inspect(|old| self.index.remove_route_rule(old));
+            self.index.add_route_rule(new);
+        })
+    }
+
+    fn egress_rule(&mut self, object: Arc<EgressRule>) -> Former {
+        put(self.egress_rules, object, Object::EgressRule, |old, new| {
+            old.inspect(|old| self.index.remove_egress_rule(old));
+            self.index.add_egress_rule(new);
+        })
+    }
+
+    fn mesh_config(&mut self, object: Arc<MeshConfig>) -> Former {
+        put(self.mesh_configs, object, Object::MeshConfig, |_, _| {})
+    }
+}
+
+/// Puts an object in its place, and tells `index` if that changes anything.
+fn put<T: HasName>(
+    map: &mut Of<T>,
+    object: Arc<T>,
+    kind: fn(Arc<T>) -> Object,
+    index: impl FnOnce(Option<&Arc<T>>, &Arc<T>),
+) -> Former {
+    let name = object.object_name();
+    let old = map.get(name).cloned();
+    if let Some(old) = &old {
+        let old = kind(Arc::clone(old));
+        // The old one stays, so that whoever compares by pointer sees no change.
+        if old == kind(Arc::clone(&object)) {
+            return Former::Same(old);
+        }
+    }
+    index(old.as_ref(), &object);
+    map.insert(name.clone(), Arc::clone(&object));
+    old.map_or(Former::Nothing, |old| Former::Other(kind(old)))
+}
+
+fn each<T>(objects: Vec<(usize, T)>, mut upsert: impl FnMut(T) -> Former) -> Vec<(usize, Former)> {
+    let objects = objects.into_iter();
+    objects
+        .map(|(place, object)| (place, upsert(object)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -164,8 +164,8 @@ impl Store {
                 .entry(object.kind())
                 .or_default()
                 .insert(object.name().clone(), version);
-            self.objects.upsert(object.clone());
         }
+        self.objects.upsert_all(parsed.objects);
         Ok(())
     }
 

@@ -24,20 +24,24 @@ impl Plan {
         }
     }
 
-    pub(super) fn put(&mut self, object: Object) {
-        let (kind, name) = (object.kind(), object.name().clone());
-        let (before, after, unchanged) = match self.next.upsert(object.clone()) {
-            Former::Nothing => (None, object, false),
-            Former::Other(former) => (Some(former), object, false),
-            Former::Same(former) => (Some(former.clone()), former, true),
-        };
-        self.objects.push(Changed {
-            kind,
-            name,
-            before,
-            after: Some(after),
-            unchanged,
+    pub(super) fn put(&mut self, objects: Vec<Object>) {
+        let formers = self.next.upsert_all(objects.iter().cloned());
+        let changes = objects.into_iter().zip(formers).map(|(object, former)| {
+            let (kind, name) = (object.kind(), object.name().clone());
+            let (before, after, unchanged) = match former {
+                Former::Nothing => (None, object, false),
+                Former::Other(former) => (Some(former), object, false),
+                Former::Same(former) => (Some(former.clone()), former, true),
+            };
+            Changed {
+                kind,
+                name,
+                before,
+                after: Some(after),
+                unchanged,
+            }
         });
+        self.objects.extend(changes);
     }
 
     /// Whether there was something to take out.
@@ -81,11 +85,9 @@ impl Plan {
                     self.remove(kind, object.name());
                 }
             }
-            for object in rules.list(kind) {
-                if self.next.get(kind, object.name()).as_ref() != Some(&object) {
-                    self.put(object);
-                }
-            }
+            let mut wanted = rules.list(kind);
+            wanted.retain(|object| self.next.get(kind, object.name()).as_ref() != Some(object));
+            self.put(wanted);
         }
     }
 }

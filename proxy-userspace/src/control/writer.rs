@@ -96,9 +96,7 @@ impl Writer {
         self.check_versions(&parsed)?;
         let mut plan = Plan::new(&self.view.load());
         plan.warnings = parsed.warnings;
-        for object in parsed.objects {
-            plan.put(object);
-        }
+        plan.put(parsed.objects);
         if let Some(selector) = prune {
             plan.prune(&selector);
         }

@@ -104,7 +104,7 @@ impl Node {
     ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
         let settled_by = Instant::now() + listen::SETTLE;
-        for (name, workload) in objects.index().local() {
+        for (name, workload) in objects.index().inventory.local() {
             let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
                 continue;
             };
@@ -235,7 +235,7 @@ impl Node {
 
     /// Whether the kernel's tables hold a snapshot whose pods are not placed yet.
     fn check_size(&self, objects: &Objects, snapshot: &Snapshot) -> Result<(), InstallError> {
-        let locals = objects.index().local().values();
+        let locals = objects.index().inventory.local().values();
         let enrolled = locals.filter(|workload| {
             let local = workload.local.as_ref();
             local.is_some_and(|local| local.enrolled)

@@ -176,7 +176,7 @@ impl Compiler {
     ) {
         let id = self.inventory.ids.workload(&workload.name);
         let network = self.inventory.ids.network(&workload.network);
-        let class = objects.index().egress_selectors_of(workload);
+        let class = objects.index().rules.egress_selectors_of(workload);
         let policies = &snapshot.basis.policies;
         // Every class of an enrolled workload was compiled; none means no rule.
         let (policy_set, hosts) = match policies.of(&class) {
@@ -214,7 +214,7 @@ impl Compiler {
                 1,
             );
         }
-        let mut services: Vec<_> = objects.index().services_of(workload).collect();
+        let mut services: Vec<_> = objects.index().inventory.services_of(workload).collect();
         services.sort_by_key(|service| &service.name);
         let source = Source {
             id,

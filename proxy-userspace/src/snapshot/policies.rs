@@ -58,13 +58,13 @@ impl Policies {
 
     /// Goes from the rules of `former` to those of `next`.
     pub(super) fn update(&mut self, former: &Objects, next: &Objects, into: &mut Into<'_>) {
-        let locals = next.index().local().values();
+        let locals = next.index().inventory.local().values();
         let enrolled = locals.filter(|workload| {
             let local = workload.local.as_ref();
             local.is_some_and(|local| local.enrolled)
         });
         let wanted: BTreeSet<PolicyClass> = enrolled
-            .map(|workload| next.index().egress_selectors_of(workload))
+            .map(|workload| next.index().rules.egress_selectors_of(workload))
             .collect();
         let known: Vec<PolicyClass> = self.classes.keys().cloned().collect();
         for class in known.iter().filter(|class| !wanted.contains(*class)) {
@@ -191,7 +191,11 @@ fn is_of(rule: &EgressRule, class: &PolicyClass) -> bool {
 }
 
 fn hosts(next: &Objects, class: &PolicyClass, into: &mut Into<'_>) -> Arc<[Arc<EgressView>]> {
-    let rules = next.index().on_names().filter(|rule| is_of(rule, class));
+    let rules = next
+        .index()
+        .rules
+        .on_names()
+        .filter(|rule| is_of(rule, class));
     let views = rules.filter_map(|rule| into.views.get(&into.ids.rule(&rule.name)));
     views.cloned().collect()
 }

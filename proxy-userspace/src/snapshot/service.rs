@@ -24,11 +24,12 @@ pub(super) fn view(
 ) -> ServiceView {
     let ready: Vec<Ready<'_>> = objects
         .index()
+        .inventory
         .members(service)
         .filter(|workload| workload.ready)
         .map(|workload| Ready::new(workload, port.target_port))
         .collect();
-    let mut rules: Vec<&Arc<RouteRule>> = objects.index().rules_for(&service.name).collect();
+    let mut rules: Vec<&Arc<RouteRule>> = objects.index().rules.rules_for(&service.name).collect();
     // They come in the order of their names, and the sort is stable.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.precedence));
     let select = |labels: &Labels, former: Option<&Subset>| {

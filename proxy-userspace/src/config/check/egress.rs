@@ -37,7 +37,7 @@ pub(super) fn check(objects: &Objects, former: &Objects, findings: &mut Findings
         touched.extend(rule.ports.iter().map(|(port, _)| (namespace, *port)));
     }
     for (namespace, port) in touched {
-        if let Some(opened) = objects.index().opened(namespace, port.0)
+        if let Some(opened) = objects.index().rules.opened(namespace, port.0)
             && opened.is_mixed()
         {
             sweep(port, opened, findings);

@@ -51,7 +51,7 @@ fn endpoints(
     service: &Service,
     findings: &mut Findings,
 ) {
-    let members = objects.index().members(service);
+    let members = objects.index().inventory.members(service);
     let ready: Vec<_> = members.filter(|workload| workload.ready).collect();
     for (position, route) in rule.routes.iter().enumerate() {
         if !ready

@@ -95,36 +95,39 @@ impl Inventory {
         Ok(())
     }
 
-    /// What every address is.
+    /// What every address is. One that is looked at twice costs no more than it
+    /// takes to see that.
     fn addresses(&mut self, objects: &Objects, before: &Objects, tables: &mut TableSet) {
-        let mut touched: BTreeSet<(&str, IpAddr)> = BTreeSet::new();
         for (old, new) in edits(&before.services, &objects.services) {
             for service in [old, new].into_iter().flatten() {
-                let addresses = service.cluster_ips.iter();
-                touched.extend(addresses.map(|ip| (service.network.as_str(), *ip)));
+                for ip in &service.cluster_ips {
+                    self.address(objects, &service.network, *ip, tables);
+                }
             }
         }
         for (old, new) in edits(&before.workloads, &objects.workloads) {
             for workload in [old, new].into_iter().flatten() {
-                let addresses = workload.addresses.iter();
-                touched.extend(addresses.map(|ip| (workload.network.as_str(), *ip)));
+                for ip in &workload.addresses {
+                    self.address(objects, &workload.network, *ip, tables);
+                }
             }
         }
-        for (network, ip) in touched {
-            let key = AddressKey {
-                network: self.ids.network(network),
-                addr: Addr::from(ip),
-            };
-            let kind = match objects.index().owners(network, ip).first() {
-                Some(Owner::Service(_)) => AddressKind::Service,
-                Some(Owner::Workload(_)) => AddressKind::Workload,
-                None => {
-                    tables.addresses.remove(&key);
-                    continue;
-                }
-            };
-            tables.addresses.insert(key, AddressEntry::new(kind));
-        }
+    }
+
+    fn address(&mut self, objects: &Objects, network: &str, ip: IpAddr, tables: &mut TableSet) {
+        let key = AddressKey {
+            network: self.ids.network(network),
+            addr: Addr::from(ip),
+        };
+        let kind = match objects.index().inventory.owners(network, ip).first() {
+            Some(Owner::Service(_)) => AddressKind::Service,
+            Some(Owner::Workload(_)) => AddressKind::Workload,
+            None => {
+                tables.addresses.remove(&key);
+                return;
+            }
+        };
+        tables.addresses.insert(key, AddressEntry::new(kind));
     }
 
     fn routes_of(
@@ -294,7 +297,7 @@ fn affected<'a>(objects: &'a Objects, before: &'a Objects) -> BTreeSet<&'a Objec
     let mut picking: HashMap<*const Service, &ObjectName> = HashMap::new();
     for (old, new) in edits(&before.workloads, &objects.workloads) {
         for (workload, set) in [(old, before), (new, objects)] {
-            let services = workload.map(|workload| set.index().services_of(workload));
+            let services = workload.map(|workload| set.index().inventory.services_of(workload));
             let services = services.into_iter().flatten();
             picking.extend(services.map(|service| (Arc::as_ptr(service), &service.name)));
         }

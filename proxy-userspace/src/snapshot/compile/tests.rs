@@ -117,6 +117,7 @@ fn compiled(
     let mut snapshot = compiler.compile(input, former).unwrap();
     let pods: Pods = objects
         .index()
+        .inventory
         .local()
         .iter()
         .map(|(name, workload)| (name.clone(), Arc::new(Pod::hollow(workload))))
