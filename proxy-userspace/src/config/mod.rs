@@ -24,6 +24,7 @@ mod transport;
 
 pub use diff::{diff, to_yaml};
 pub use document::{INPUT_MAX, Parsed, Source, parse, parse_value};
+pub use encode::Document;
 pub use index::{EgressSelector, Index, Owner};
 pub use kind::{Kind, UnknownKind};
 pub use mistake::{Mistake, Mistakes, Warning};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use proxy_common::{Acceleration, EgressDefault, OnProxyDown, Port};
 
 use super::Kind;
-use super::encode;
+use super::encode::Document;
 pub use super::matching::StringMatch;
 
 /// Labels of an object, or those that a selector asks for.
@@ -336,13 +336,7 @@ impl Object {
     /// The canonical document: defaults filled in, one spelling for each value.
     /// It parses back to the same object.
     pub fn to_json(&self) -> serde_json::Value {
-        match self {
-            Self::Service(object) => encode::service(object),
-            Self::Workload(object) => encode::workload(object),
-            Self::RouteRule(object) => encode::route_rule(object),
-            Self::EgressRule(object) => encode::egress_rule(object),
-            Self::MeshConfig(object) => encode::mesh_config(object),
-        }
+        Document::new(self, None).to_value()
     }
 }
 
@@ -362,9 +356,7 @@ impl PartialEq for Object {
             (Self::EgressRule(one), Self::EgressRule(other)) => one == other,
             (Self::MeshConfig(one), Self::MeshConfig(other)) => one == other,
             // Headers are a map, and mean the same in any order.
-            (Self::RouteRule(one), Self::RouteRule(other)) => {
-                encode::route_rule(one) == encode::route_rule(other)
-            }
+            (Self::RouteRule(_), Self::RouteRule(_)) => self.to_json() == other.to_json(),
             _ => false,
         }
     }

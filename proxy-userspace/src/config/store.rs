@@ -26,9 +26,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::document::parse_values;
-use super::{Kind, Object, ObjectName, Objects};
+use super::{Document, Kind, Object, ObjectName, Objects};
 use changes::{Changed, changed};
-use document::{All, with_version};
+use document::All;
 pub use error::StoreError;
 use file::StateDir;
 pub use format::{Author, Edit, Entry, EntryChange};
@@ -361,7 +361,8 @@ impl Store {
 
     /// The canonical document of an object, with its version.
     pub fn document(&self, object: &Object) -> Value {
-        with_version(object, self.resource_version(object.kind(), object.name()))
+        let version = self.resource_version(object.kind(), object.name());
+        Document::new(object, version).to_value()
     }
 
     fn versions_after(&self, changes: &[Changed], version: ResourceVersion) -> Versions {

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::config::{Kind, Object, ObjectName, Objects, ResourceVersion, Versions, Warning};
+use crate::config::{
+    Document, Kind, Object, ObjectName, Objects, ResourceVersion, Versions, Warning,
+};
 
 /// One configuration that is in force. Never changes; the next one replaces it.
 #[derive(Clone, Debug, Default)]
@@ -26,10 +28,7 @@ impl View {
 
     /// The canonical document of one of these objects, with its version.
     pub fn document(&self, object: &Object) -> Value {
-        let mut document = object.to_json();
-        if let Some(version) = self.version(object.kind(), object.name()) {
-            document["metadata"]["resourceVersion"] = version.to_string().into();
-        }
-        document
+        let version = self.version(object.kind(), object.name());
+        Document::new(object, version).to_value()
     }
 }

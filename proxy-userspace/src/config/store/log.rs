@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::StoreError;
 use super::changes::Changed;
 use super::file::{StateDir, io_error};
 use super::format::{Head, VERSION};
 use super::version::ResourceVersion;
-use super::{StoreError, with_version};
-use crate::config::Kind;
+use crate::config::{Document, Kind};
 
 /// What the first line says the file is.
 const FORMAT: &str = "weir log";
@@ -64,7 +64,7 @@ impl Record {
             after: change
                 .after
                 .as_ref()
-                .map(|object| with_version(object, Some(head.resource_version))),
+                .map(|object| Document::new(object, Some(head.resource_version)).to_value()),
         });
         Self {
             resource_version: head.resource_version,
