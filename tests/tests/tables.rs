@@ -1,5 +1,4 @@
-//! Much configuration: it comes into the kernel's tables whole, is found there
-//! again, and goes whole. What does not fit leaves what was.
+//! Much configuration: the kernel's tables take it whole, give it back, and lose it whole.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -27,8 +27,8 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
 
-/// Where a reading stands, for the kernel alone: the number of a bucket, or the
-/// last key, if that fits.
+/// Where a reading stands, in words of the kernel: the number of the next bucket of
+/// a hash map, the last key of a trie.
 type Cursor = [u64; 8];
 
 /// The `batch` arm of `union bpf_attr`.
