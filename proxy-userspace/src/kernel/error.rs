@@ -23,7 +23,7 @@ pub enum KernelError {
     )]
     Load(String),
     /// A map operation failed.
-    #[error("map {map}: {cause}")]
+    #[error("map {map}: {cause}", cause = chain(cause))]
     Map {
         /// The map's name.
         map: &'static str,

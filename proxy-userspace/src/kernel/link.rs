@@ -150,7 +150,7 @@ fn bpf<T>(cmd: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
 }
 
 /// A descriptor as the 32-bit field that bpf(2) wants.
-fn field(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn field(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).expect("an open descriptor is never negative")
 }
 

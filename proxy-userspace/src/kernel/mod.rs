@@ -10,6 +10,7 @@
 )]
 
 mod accelerate;
+mod batch;
 pub(crate) mod btf;
 pub mod calls;
 pub mod cgroup;

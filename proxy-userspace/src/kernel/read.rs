@@ -8,13 +8,14 @@ use aya::maps::{HashMap, MapData, MapError};
 use imbl::OrdMap;
 use proxy_common::Record;
 
+use super::batch;
 use super::error::KernelError;
 use super::maps::Maps;
 use crate::tables::TableSet;
 
 /// Everything that is configuration.
 pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
-    let egress = maps.egress.iter();
+    let egress = batch::read(&maps.egress);
     let mut tables = TableSet {
         workloads: hash("WORKLOADS", &maps.workloads)?,
         local: hash("LOCAL", &maps.local)?,
@@ -38,7 +39,7 @@ where
     K: Pod + Ord + Record,
     V: Pod + Record,
 {
-    table(name, map.iter())
+    table(name, batch::read(map))
 }
 
 fn table<K: Ord + Clone + Record, V: Clone + Record>(

@@ -8,10 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aya::Pod;
-use aya::maps::MapError;
 use aya::maps::lpm_trie::Key as TrieKey;
-use aya::maps::{HashMap, MapData};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{
@@ -20,6 +17,7 @@ use proxy_common::{
     ServiceKey, Workload, WorkloadId,
 };
 
+use super::batch::{self, Batched, Keyed};
 use super::error::KernelError;
 use super::limits::{Limits, TableMap};
 use super::maps::Maps;
@@ -149,15 +147,12 @@ pub fn write(
 /// has so far. All of them are such when a new process takes over.
 fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let changes = plan.changes;
-    put(&mut maps.egress_ports, "EGRESS_PORTS", &changes.ports.new)?;
-    put(
-        &mut maps.egress_ports,
-        "EGRESS_PORTS",
-        &changes.ports.changed,
-    )?;
+    let ports = changes.ports.new.iter().chain(&changes.ports.changed);
+    put(&mut maps.egress_ports, "EGRESS_PORTS", ports.copied())?;
     write_blocks(maps, changes)?;
     // Of services that did not tell sources apart yet, or of sources that are new.
-    put(&mut maps.routes, "ROUTES", &changes.routes.new)?;
+    let routes = changes.routes.new.iter().copied();
+    put(&mut maps.routes, "ROUTES", routes)?;
     let new = changes.egress.new.iter();
     put_egress(
         maps,
@@ -168,27 +163,41 @@ fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     })
 }
 
-fn put<'a, K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
+fn put<M: Batched>(
+    map: &mut M,
     name: &'static str,
-    entries: impl IntoIterator<Item = &'a (K, V)>,
+    entries: impl IntoIterator<Item = (M::Key, M::Value)>,
 ) -> Result<(), KernelError> {
-    for (key, value) in entries {
-        map.insert(key, value, 0).map_err(KernelError::map(name))?;
-    }
-    Ok(())
+    batch::put(map, entries).map_err(KernelError::map(name))
+}
+
+/// A removal of what is already gone has done its work.
+fn remove<M: Keyed>(
+    map: &mut M,
+    name: &'static str,
+    keys: impl IntoIterator<Item = M::Key>,
+) -> Result<(), KernelError> {
+    batch::remove(map, keys).map_err(KernelError::map(name))
 }
 
 fn put_egress<'a>(
     maps: &mut Maps,
     entries: impl IntoIterator<Item = &'a (EgressPrefix, EgressEntry)>,
 ) -> Result<(), KernelError> {
-    for (prefix, value) in entries {
-        maps.egress
-            .insert(&trie_key(prefix), value, 0)
-            .map_err(KernelError::map("EGRESS"))?;
-    }
-    Ok(())
+    let entries = entries.into_iter();
+    let entries = entries.map(|(prefix, value)| (trie_key(prefix), *value));
+    put(&mut maps.egress, "EGRESS", entries)
+}
+
+/// Removes the prefixes of the policy sets that `of` picks.
+fn remove_egress(
+    maps: &mut Maps,
+    changes: &Changes,
+    of: impl Fn(PolicySetId) -> bool,
+) -> Result<(), KernelError> {
+    let gone = changes.egress.gone.iter();
+    let gone = gone.filter(|prefix| of(prefix.1.policy_set)).map(trie_key);
+    remove(&mut maps.egress, "EGRESS", gone)
 }
 
 /// New addresses before their services (an address alone denies), of the
@@ -198,13 +207,13 @@ fn insert_services(
     changes: &Changes,
     of: impl Fn(NetworkId) -> bool,
 ) -> Result<(), KernelError> {
-    let addresses = changes.addresses.new.iter();
+    let addresses = changes.addresses.new.iter().copied();
     put(
         &mut maps.addresses,
         "ADDRESSES",
         addresses.filter(|(key, _)| of(key.network)),
     )?;
-    let services = changes.services.new.iter();
+    let services = changes.services.new.iter().copied();
     put(
         &mut maps.services,
         "SERVICES",
@@ -218,36 +227,34 @@ fn remove_services(
     changes: &Changes,
     of: impl Fn(NetworkId) -> bool,
 ) -> Result<(), KernelError> {
-    for key in changes.services.gone.iter().filter(|key| of(key.network)) {
-        remove(maps.services.remove(key), "SERVICES")?;
-    }
-    for key in changes.addresses.gone.iter().filter(|key| of(key.network)) {
-        remove(maps.addresses.remove(key), "ADDRESSES")?;
-    }
-    Ok(())
+    let services = changes.services.gone.iter().copied();
+    remove(
+        &mut maps.services,
+        "SERVICES",
+        services.filter(|key| of(key.network)),
+    )?;
+    let addresses = changes.addresses.gone.iter().copied();
+    remove(
+        &mut maps.addresses,
+        "ADDRESSES",
+        addresses.filter(|key| of(key.network)),
+    )
 }
 
 /// Tables of endpoints, in space that no entry names: a block is never changed.
 /// Those that nobody names any more stay until their space is used again.
 fn write_blocks(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
-    for (block, slots) in &changes.blocks.new {
-        for (index, slot) in (block.offset..).zip(slots.iter()) {
-            maps.endpoints
-                .set(index, slot, 0)
-                .map_err(KernelError::map("ENDPOINTS"))?;
-        }
-    }
-    Ok(())
+    let blocks = changes.blocks.new.iter();
+    let slots = blocks.flat_map(|(block, slots)| (block.offset..).zip(slots.iter().copied()));
+    put(&mut maps.endpoints, "ENDPOINTS", slots)
 }
 
 /// Everything that takes a way out: a service without its entry is a virtual
 /// address with an unknown port (Deny), an external prefix falls to the default.
 fn close(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
-    for prefix in &plan.changes.egress.gone {
-        if plan.kept_policy_sets.contains(&prefix.1.policy_set) {
-            remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
-        }
-    }
+    remove_egress(maps, plan.changes, |policy_set| {
+        plan.kept_policy_sets.contains(&policy_set)
+    })?;
     remove_services(maps, plan.changes, |network| {
         plan.kept_networks.contains(&network)
     })
@@ -255,9 +262,12 @@ fn close(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
 
 /// Everything that stays and says something else: one element each.
 fn change(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
-    put(&mut maps.addresses, "ADDRESSES", &changes.addresses.changed)?;
-    put(&mut maps.routes, "ROUTES", &changes.routes.changed)?;
-    put(&mut maps.services, "SERVICES", &changes.services.changed)?;
+    let addresses = changes.addresses.changed.iter().copied();
+    put(&mut maps.addresses, "ADDRESSES", addresses)?;
+    let routes = changes.routes.changed.iter().copied();
+    put(&mut maps.routes, "ROUTES", routes)?;
+    let services = changes.services.changed.iter().copied();
+    put(&mut maps.services, "SERVICES", services)?;
     put_egress(maps, &changes.egress.changed)
 }
 
@@ -273,7 +283,8 @@ fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     insert_services(maps, changes, |network| {
         plan.live_networks.contains(&network)
     })?;
-    put(&mut maps.local, "LOCAL", &changes.local.new)?;
+    let local = changes.local.new.iter().copied();
+    put(&mut maps.local, "LOCAL", local)?;
     let workloads = &changes.workloads;
     for (netns, workload) in workloads.changed.iter().chain(&workloads.new) {
         write_workload(
@@ -283,28 +294,22 @@ fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
             from.workloads.get(netns).map(|old| old.id),
         )?;
     }
-    for netns in &workloads.gone {
-        remove(maps.workloads.remove(netns), "WORKLOADS")?;
-    }
+    let gone = workloads.gone.iter().copied();
+    remove(&mut maps.workloads, "WORKLOADS", gone)?;
     // Only now: a number may have gone from one workload to another.
     if !workloads.gone.is_empty() || !workloads.changed.is_empty() {
         let in_use: BTreeSet<WorkloadId> =
             to.workloads.values().map(|workload| workload.id).collect();
-        for id in from.workloads.values().map(|workload| workload.id) {
-            if !in_use.contains(&id) {
-                remove(maps.pending.remove(&id), "PENDING")?;
-            }
-        }
+        let before = from.workloads.values().map(|workload| workload.id);
+        let unused = before.filter(|id| !in_use.contains(id));
+        remove(&mut maps.pending, "PENDING", unused)?;
     }
-    for key in &changes.local.gone {
-        remove(maps.local.remove(key), "LOCAL")?;
-    }
-    for key in &changes.nearby.gone {
-        remove(maps.nearby.remove(key), "NEARBY")?;
-    }
+    let local = changes.local.gone.iter().copied();
+    remove(&mut maps.local, "LOCAL", local)?;
+    let nearby = changes.nearby.gone.iter().copied();
+    remove(&mut maps.nearby, "NEARBY", nearby)?;
     let nearby = changes.nearby.changed.iter().chain(&changes.nearby.new);
-    put(&mut maps.nearby, "NEARBY", nearby)?;
-    Ok(())
+    put(&mut maps.nearby, "NEARBY", nearby.copied())
 }
 
 /// What nobody refers to any more.
@@ -313,18 +318,13 @@ fn clear(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     remove_services(maps, changes, |network| {
         !plan.kept_networks.contains(&network)
     })?;
-    for prefix in &changes.egress.gone {
-        if !plan.kept_policy_sets.contains(&prefix.1.policy_set) {
-            remove(maps.egress.remove(&trie_key(prefix)), "EGRESS")?;
-        }
-    }
-    for key in &changes.ports.gone {
-        remove(maps.egress_ports.remove(key), "EGRESS_PORTS")?;
-    }
-    for key in &changes.routes.gone {
-        remove(maps.routes.remove(key), "ROUTES")?;
-    }
-    Ok(())
+    remove_egress(maps, changes, |policy_set| {
+        !plan.kept_policy_sets.contains(&policy_set)
+    })?;
+    let ports = changes.ports.gone.iter().copied();
+    remove(&mut maps.egress_ports, "EGRESS_PORTS", ports)?;
+    let routes = changes.routes.gone.iter().copied();
+    remove(&mut maps.routes, "ROUTES", routes)
 }
 
 fn write_workload(
@@ -350,17 +350,4 @@ fn all<T: Ord>(tables: &TableSet, of: impl Fn(&Workload) -> T) -> BTreeSet<T> {
 
 fn trie_key(prefix: &EgressPrefix) -> TrieKey<EgressKey> {
     TrieKey::new(prefix.0, prefix.1)
-}
-
-/// A removal of what is already gone has done its work.
-fn remove(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        other => other.map_err(KernelError::map(map)),
-    }
 }
