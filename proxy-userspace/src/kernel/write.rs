@@ -6,9 +6,12 @@
 //! an object, and a failure on the way leaves something that is closed.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
-use aya::maps::lpm_trie::Key as TrieKey;
+use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
+use aya::maps::{Array, HashMap, MapData};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{
@@ -147,20 +150,31 @@ pub fn write(
 /// has so far. All of them are such when a new process takes over.
 fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let changes = plan.changes;
-    let ports = changes.ports.new.iter().chain(&changes.ports.changed);
-    put(&mut maps.egress_ports, "EGRESS_PORTS", ports.copied())?;
-    write_blocks(maps, changes)?;
-    // Of services that did not tell sources apart yet, or of sources that are new.
-    let routes = changes.routes.new.iter().copied();
-    put(&mut maps.routes, "ROUTES", routes)?;
-    let new = changes.egress.new.iter();
-    put_egress(
-        maps,
-        new.filter(|(prefix, _)| !plan.live_policy_sets.contains(&prefix.1.policy_set)),
-    )?;
-    insert_services(maps, changes, |network| {
-        !plan.live_networks.contains(&network)
-    })
+    // As nobody refers to it, egress may come at the same time as the rest.
+    let (egress, services) = thread::scope(|scope| {
+        let egress = scope.spawn(|| {
+            let ports = changes.ports.new.iter().chain(&changes.ports.changed);
+            put(&mut maps.egress_ports, "EGRESS_PORTS", ports.copied())?;
+            let new = changes.egress.new.iter();
+            put_egress(
+                &mut maps.egress,
+                new.filter(|(prefix, _)| !plan.live_policy_sets.contains(&prefix.1.policy_set)),
+            )
+        });
+        let services = (|| {
+            write_blocks(&mut maps.endpoints, changes)?;
+            // Of services that did not tell sources apart yet, or of sources that are new.
+            let routes = changes.routes.new.iter().copied();
+            put(&mut maps.routes, "ROUTES", routes)?;
+            let (addresses, services) = (&mut maps.addresses, &mut maps.services);
+            insert_services(addresses, services, changes, |network| {
+                !plan.live_networks.contains(&network)
+            })
+        })();
+        (egress.join(), services)
+    });
+    egress.unwrap_or_else(|panic| resume_unwind(panic))?;
+    services
 }
 
 fn put<M: Batched>(
@@ -181,12 +195,12 @@ fn remove<M: Keyed>(
 }
 
 fn put_egress<'a>(
-    maps: &mut Maps,
+    map: &mut LpmTrie<MapData, EgressKey, EgressEntry>,
     entries: impl IntoIterator<Item = &'a (EgressPrefix, EgressEntry)>,
 ) -> Result<(), KernelError> {
     let entries = entries.into_iter();
     let entries = entries.map(|(prefix, value)| (trie_key(prefix), *value));
-    put(&mut maps.egress, "EGRESS", entries)
+    put(map, "EGRESS", entries)
 }
 
 /// Removes the prefixes of the policy sets that `of` picks.
@@ -203,22 +217,19 @@ fn remove_egress(
 /// New addresses before their services (an address alone denies), of the
 /// networks that `of` picks.
 fn insert_services(
-    maps: &mut Maps,
+    addresses: &mut HashMap<MapData, AddressKey, AddressEntry>,
+    services: &mut HashMap<MapData, ServiceKey, ServiceEntry>,
     changes: &Changes,
     of: impl Fn(NetworkId) -> bool,
 ) -> Result<(), KernelError> {
-    let addresses = changes.addresses.new.iter().copied();
+    let new = changes.addresses.new.iter().copied();
     put(
-        &mut maps.addresses,
+        addresses,
         "ADDRESSES",
-        addresses.filter(|(key, _)| of(key.network)),
+        new.filter(|(key, _)| of(key.network)),
     )?;
-    let services = changes.services.new.iter().copied();
-    put(
-        &mut maps.services,
-        "SERVICES",
-        services.filter(|(key, _)| of(key.network)),
-    )
+    let new = changes.services.new.iter().copied();
+    put(services, "SERVICES", new.filter(|(key, _)| of(key.network)))
 }
 
 /// Removes addresses and services of the networks that `of` picks.
@@ -243,10 +254,13 @@ fn remove_services(
 
 /// Tables of endpoints, in space that no entry names: a block is never changed.
 /// Those that nobody names any more stay until their space is used again.
-fn write_blocks(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
+fn write_blocks(
+    endpoints: &mut Array<MapData, EndpointSlot>,
+    changes: &Changes,
+) -> Result<(), KernelError> {
     let blocks = changes.blocks.new.iter();
     let slots = blocks.flat_map(|(block, slots)| (block.offset..).zip(slots.iter().copied()));
-    put(&mut maps.endpoints, "ENDPOINTS", slots)
+    put(endpoints, "ENDPOINTS", slots)
 }
 
 /// Everything that takes a way out: a service without its entry is a virtual
@@ -268,7 +282,7 @@ fn change(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
     put(&mut maps.routes, "ROUTES", routes)?;
     let services = changes.services.changed.iter().copied();
     put(&mut maps.services, "SERVICES", services)?;
-    put_egress(maps, &changes.egress.changed)
+    put_egress(&mut maps.egress, &changes.egress.changed)
 }
 
 /// Ways out for workloads that are there, then the workloads themselves: what
@@ -277,12 +291,15 @@ fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let (from, to, changes) = (plan.from, plan.to, plan.changes);
     let new = changes.egress.new.iter();
     put_egress(
-        maps,
+        &mut maps.egress,
         new.filter(|(prefix, _)| plan.live_policy_sets.contains(&prefix.1.policy_set)),
     )?;
-    insert_services(maps, changes, |network| {
-        plan.live_networks.contains(&network)
-    })?;
+    insert_services(
+        &mut maps.addresses,
+        &mut maps.services,
+        changes,
+        |network| plan.live_networks.contains(&network),
+    )?;
     let local = changes.local.new.iter().copied();
     put(&mut maps.local, "LOCAL", local)?;
     let workloads = &changes.workloads;
