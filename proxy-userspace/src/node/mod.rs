@@ -337,9 +337,8 @@ impl Dataplane for Node {
         self.fences(&enrolled.pods);
         let newcomers = enrolled.newcomers.iter().map(|newcomer| &newcomer.pod);
         // What an earlier process enrolled was governed all the time.
-        for pod in newcomers.filter(|pod| !known.contains(&pod.netns().cookie())) {
-            self.note_older(pod);
-        }
+        let fresh = newcomers.filter(|pod| !known.contains(&pod.netns().cookie()));
+        self.note_older(&fresh.map(Arc::as_ref).collect::<Vec<_>>());
         self.settle(enrolled);
         self.started = true;
         Ok(warnings)

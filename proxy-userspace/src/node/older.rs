@@ -3,29 +3,32 @@
 //! long as they last, and closed when an operator asks for that.
 
 use std::collections::BTreeSet;
+use std::thread::{self, available_parallelism};
 
 use proxy_common::NetnsCookie;
 
 use super::pod::Pod;
-use super::{Node, lock};
+use super::{Node, SharedKernel, lock};
 use crate::config::ObjectName;
 use crate::control::InstallError;
 use crate::diag::Connection;
+use crate::socket::Netns;
 
 impl Node {
-    /// Notes what is open in a pod that has just been enrolled. A connect that
+    /// Notes what is open in pods that have just been enrolled. A connect that
     /// was decided on in this very moment may be among it: rather one too many.
-    pub(super) fn note_older(&self, pod: &Pod) {
-        let noted = self.dialled(pod).map_err(|error| error.to_string());
-        let noted = noted.and_then(|connections| {
-            let sockets = connections.iter().map(|connection| connection.cookie);
-            lock(&self.kernel)
-                .remember_older(pod.netns().cookie(), sockets)
-                .map_err(|error| error.to_string())
+    ///
+    /// For each list the kernel goes through its table of all namespaces'
+    /// sockets, which takes longer than anything else for a pod: on all cores.
+    pub(super) fn note_older(&self, pods: &[&Pod]) {
+        let threads = available_parallelism().map_or(1, usize::from);
+        let share = pods.len().div_ceil(threads).max(1);
+        let (kernel, home) = (&self.kernel, &self.home);
+        thread::scope(|scope| {
+            for pods in pods.chunks(share) {
+                scope.spawn(move || pods.iter().for_each(|pod| note(kernel, home, pod)));
+            }
         });
-        if let Err(error) = noted {
-            tracing::warn!(workload = %pod.name(), error, "connections older than the enrolment are not known");
-        }
     }
 
     /// How many of a pod's older connections are left.
@@ -78,7 +81,7 @@ impl Node {
         if noted.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connections = self.dialled(pod)?;
+        let mut connections = dialled(&self.home, pod)?;
         connections.retain(|connection| noted.contains(&connection.cookie));
         let alive: BTreeSet<_> = connections
             .iter()
@@ -87,9 +90,22 @@ impl Node {
         lock(&self.kernel).forget_older(|of, socket| of != netns || alive.contains(&socket));
         Ok(connections)
     }
+}
 
-    fn dialled(&self, pod: &Pod) -> std::io::Result<Vec<Connection>> {
-        let own: Vec<_> = pod.local().iter().map(|addr| addr.ip).collect();
-        pod.netns().diag(&self.home)?.dialled(&own)
+fn note(kernel: &SharedKernel, home: &Netns, pod: &Pod) {
+    let noted = dialled(home, pod).map_err(|error| error.to_string());
+    let noted = noted.and_then(|connections| {
+        let sockets = connections.iter().map(|connection| connection.cookie);
+        lock(kernel)
+            .remember_older(pod.netns().cookie(), sockets)
+            .map_err(|error| error.to_string())
+    });
+    if let Err(error) = noted {
+        tracing::warn!(workload = %pod.name(), error, "connections older than the enrolment are not known");
     }
+}
+
+fn dialled(home: &Netns, pod: &Pod) -> std::io::Result<Vec<Connection>> {
+    let own: Vec<_> = pod.local().iter().map(|addr| addr.ip).collect();
+    pod.netns().diag(home)?.dialled(&own)
 }
