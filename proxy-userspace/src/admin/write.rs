@@ -285,7 +285,7 @@ async fn read_documents(request: Request<Incoming>) -> Result<Parsed, Problem> {
     Ok(parsed)
 }
 
-fn envelope(body: &Bytes) -> Result<Vec<Source>, Problem> {
+fn envelope(body: &Bytes) -> Result<Vec<Source<'static>>, Problem> {
     let sources: Sources = serde_json::from_slice(body)
         .map_err(|error| bad(format!("the body is no {SOURCES_JSON}: {error}")))?;
     Ok(sources

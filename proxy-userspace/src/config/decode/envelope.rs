@@ -18,6 +18,32 @@ pub(in crate::config) struct Found {
     pub(in crate::config) path: String,
 }
 
+/// The objects of one document. Nearly all hold one: that one takes no list.
+#[derive(Default)]
+pub(in crate::config) struct Objects {
+    first: Option<Found>,
+    others: Vec<Found>,
+}
+
+impl Objects {
+    fn push(&mut self, found: Found) {
+        if self.first.is_none() {
+            self.first = Some(found);
+        } else {
+            self.others.push(found);
+        }
+    }
+}
+
+impl IntoIterator for Objects {
+    type Item = Found;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Found>, std::vec::IntoIter<Found>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.others)
+    }
+}
+
 /// Items of a `List`: as many as there may be workloads.
 const LIST_MAX: usize = 250_000;
 
@@ -28,13 +54,13 @@ const WEIR: &str = "weir.dev/v1";
 const ISTIO: &str = "config.istio.io/v1alpha2";
 
 /// Decodes one document: an object, a list of them, or something that is not ours.
-pub(in crate::config) fn document(node: &Node, report: &Report) -> Vec<Found> {
-    let mut found = Vec::new();
+pub(in crate::config) fn document(node: &Node<'_>, report: &Report) -> Objects {
+    let mut found = Objects::default();
     item(&At::root(node, report), LISTS_MAX, &mut found);
     found
 }
 
-fn item(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
+fn item(at: &At<'_>, lists: usize, found: &mut Objects) {
     if !matches!(at.node, Node::Map(_)) {
         return at.complain("a map with apiVersion, kind, metadata and spec");
     }
@@ -55,7 +81,11 @@ fn item(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
         Class::Later => at
             .field("kind", at.node.get("kind").unwrap_or(at.node))
             .complain(format!("no {kind}: {LATER}")),
-        Class::Ours(kind) => found.extend(ours(at, kind)),
+        Class::Ours(kind) => {
+            if let Ok(ours) = ours(at, kind) {
+                found.push(ours);
+            }
+        }
         Class::Unclear => unclear(at),
     }
 }
@@ -89,7 +119,7 @@ fn classify(api_version: &str, kind: &str) -> Class {
     }
 }
 
-fn list(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
+fn list(at: &At<'_>, lists: usize, found: &mut Objects) {
     let Ok(mut fields) = at.fields() else { return };
     // What a server says about the list as a whole means nothing here.
     for name in ["apiVersion", "kind", "metadata"] {
@@ -162,19 +192,26 @@ fn ours(at: &At<'_>, kind: Kind) -> Read<Found> {
         Ok(Found {
             object,
             version,
-            path: at.path.text(),
+            path: at.path().text(),
         })
     }
 }
 
 fn api_version(fields: &mut Fields<'_>, kind: Kind) -> Read<()> {
-    let accepted: &[&str] = match kind {
-        Kind::Service => &["v1"],
-        Kind::RouteRule | Kind::EgressRule => &[WEIR, ISTIO],
-        Kind::Workload | Kind::MeshConfig => &[WEIR],
+    let (accepted, expected): (&[&str], _) = match kind {
+        Kind::Service => (&["v1"], "v1 for a Service"),
+        Kind::RouteRule => (
+            &[WEIR, ISTIO],
+            "weir.dev/v1 or config.istio.io/v1alpha2 for a RouteRule",
+        ),
+        Kind::EgressRule => (
+            &[WEIR, ISTIO],
+            "weir.dev/v1 or config.istio.io/v1alpha2 for a EgressRule",
+        ),
+        Kind::Workload => (&[WEIR], "weir.dev/v1 for a Workload"),
+        Kind::MeshConfig => (&[WEIR], "weir.dev/v1 for a MeshConfig"),
     };
-    let expected = format!("{} for a {kind}", accepted.join(" or "));
-    fields.required("apiVersion", &expected, |at| {
-        at.text(&expected, |text| accepted.contains(&text).then_some(()))
+    fields.required("apiVersion", expected, |at| {
+        at.text(expected, |text| accepted.contains(&text).then_some(()))
     })
 }

@@ -100,5 +100,5 @@ pub(super) fn labels(at: &At<'_>) -> Read<Labels> {
         Ok((key.to_owned(), value))
     });
     // A wrong key was reported, which refuses the document as it is.
-    all(pairs.collect()).map(Labels::from_iter)
+    all(pairs)
 }
