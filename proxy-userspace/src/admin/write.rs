@@ -12,7 +12,7 @@ use super::answer::{Answer, Body, json, read_body, refusal};
 use super::problem::Problem;
 use super::request::{Query, Route, expectation};
 use super::selector::Selector;
-use super::wire::{self, ObjectChange, Receipt, Remark, SOURCES_JSON, Sources};
+use super::wire::{self, ObjectChange, Receipt, Remark, SOURCES_JSON, Sources, Text};
 use super::{Admin, Peer};
 use crate::config::{self, Author, Kind, ObjectName, Parsed, PatchType, Source};
 use crate::control::{Batch, Changed, Done, Expect, Intent, Mode, Writer};
@@ -119,6 +119,7 @@ async fn apply(
     let prune: Option<Selector> = query.take_parsed("prune")?;
     let ignore_absent = query.take_parsed("ignoreNotFound")?;
     let named = query.take_all("object");
+    let source = query.take("source")?;
     query.finish()?;
     if prune.is_some() && mode != Apply::Put(Mode::Upsert) {
         return Err(bad("prune goes with mode=upsert alone"));
@@ -126,12 +127,15 @@ async fn apply(
     if mode != Apply::Delete && (ignore_absent.is_some() || !named.is_empty()) {
         return Err(bad("object and ignoreNotFound go with mode=delete alone"));
     }
+    if source.is_some() && !named.is_empty() {
+        return Err(bad("source goes with documents: object needs none"));
+    }
     let named = named
         .iter()
         .map(|object| parse_object(object))
         .collect::<Result<Vec<_>, _>>()?;
     let parsed = if named.is_empty() {
-        read_documents(request).await?
+        read_documents(request, source.as_deref()).await?
     } else {
         Parsed::default()
     };
@@ -167,7 +171,7 @@ struct One<'a> {
 
 impl One<'_> {
     async fn put(self, request: Request<Incoming>) -> Answer {
-        let parsed = read_documents(request).await?;
+        let parsed = read_documents(request, None).await?;
         let Self {
             admin,
             kind,
@@ -257,7 +261,11 @@ fn media_type(request: &Request<Incoming>) -> String {
         .to_ascii_lowercase()
 }
 
-async fn read_documents(request: Request<Incoming>) -> Result<Parsed, Problem> {
+/// Reads the documents of the body, which mistakes call `source`.
+async fn read_documents(
+    request: Request<Incoming>,
+    source: Option<&str>,
+) -> Result<Parsed, Problem> {
     let media_type = media_type(&request);
     let is_envelope = media_type == SOURCES_JSON;
     if !is_envelope && !media_type.is_empty() && !DOCUMENTS.contains(&&*media_type) {
@@ -267,11 +275,16 @@ async fn read_documents(request: Request<Incoming>) -> Result<Parsed, Problem> {
         );
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
+    if is_envelope && source.is_some() {
+        return Err(bad(format!(
+            "source goes with one file as it is: {SOURCES_JSON} names its own"
+        )));
+    }
     let body = read_body(request).await?;
     let sources = if is_envelope {
         envelope(&body)?
     } else {
-        vec![Source::new("request", text(&body)?)]
+        vec![Source::new(source.unwrap_or("request"), text(&body)?)]
     };
     let parsed = config::parse(&sources).map_err(crate::control::Refusal::from)?;
     if parsed.objects.is_empty() {
@@ -325,7 +338,7 @@ fn receipt(done: &Done) -> Answer {
     })
 }
 
-fn change(done: &Done, object: &Changed) -> ObjectChange {
+fn change<'d>(done: &'d Done, object: &'d Changed) -> ObjectChange<Text<'d>> {
     let version = if done.dry_run {
         None
     } else {
@@ -335,16 +348,16 @@ fn change(done: &Done, object: &Changed) -> ObjectChange {
         .dry_run
         .then(|| config::diff(object.before.as_ref(), object.after.as_ref()));
     ObjectChange {
-        kind: object.kind.to_string(),
-        namespace: object.name.namespace.clone(),
-        name: object.name.name.clone(),
+        kind: object.kind.as_str().into(),
+        namespace: object.name.namespace.as_str().into(),
+        name: object.name.name.as_str().into(),
         change: match (&object.before, &object.after) {
             _ if object.unchanged => wire::Change::Unchanged,
             (None, _) => wire::Change::Created,
             (Some(_), Some(_)) => wire::Change::Configured,
             (Some(_), None) => wire::Change::Deleted,
         },
-        resource_version: version.map(|version| version.to_string()),
-        diff: diff.filter(|diff| !diff.is_empty()),
+        resource_version: version.map(|version| version.to_string().into()),
+        diff: diff.filter(|diff| !diff.is_empty()).map(Text::from),
     }
 }

@@ -73,6 +73,31 @@ async fn every_mistake_is_reported_and_nothing_changed() {
 }
 
 #[tokio::test]
+async fn one_file_goes_as_it_is_with_its_name_beside_it() {
+    let daemon = shop().await;
+    let yaml = Some(("content-type", "application/yaml"));
+    let wrong = SHOP.replace("port: 80", "prot: 80");
+    let path = "/v1/apply?source=the%20rules.yaml&dryRun=true";
+    let problem = daemon.send("POST", path, yaml, &wrong).await;
+    let problem = problem.json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(problem["mistakes"][0]["source"], "the rules.yaml");
+    let receipt = daemon.send("POST", path, yaml, SHOP).await;
+    assert_eq!(changes(&receipt.json(StatusCode::OK)).len(), 4);
+    // Where there is nothing that it could name, it is a mistake.
+    let envelope = Some(("content-type", "application/vnd.weir.sources+json"));
+    for (path, header) in [
+        (path, envelope),
+        ("/v1/apply?mode=delete&object=service/a/b&source=x", None),
+        ("/v1/undo?source=x", None),
+    ] {
+        let problem = daemon.send("POST", path, header, "{}").await;
+        let problem = problem.json(StatusCode::BAD_REQUEST);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("source"), "{path}: {detail}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_set_of_documents_is_refused() {
     let daemon = Daemon::start().await;
     let yaml = ("content-type", "application/yaml");

@@ -1,7 +1,10 @@
 //! What every document has around its kind: `apiVersion`, `kind`, and the
 //! decision whether it is ours at all.
 
-use std::sync::Arc;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, LazyLock};
+
+use hashbrown::DefaultHashBuilder;
 
 use super::metadata::{Metadata, Scope, metadata};
 use super::{At, Fields, LATER, Read, Report, Wrong, egress, mesh, route, service, workload};
@@ -13,6 +16,9 @@ use crate::config::store::ResourceVersion;
 /// An object, and where it was found.
 pub(in crate::config) struct Found {
     pub(in crate::config) object: Object,
+    /// Of its kind and name. Taken here, where they are at hand: to whoever looks
+    /// at a hundred thousand objects after another, each is far away.
+    pub(in crate::config) hash: u64,
     pub(in crate::config) version: Option<ResourceVersion>,
     /// Within its document; a `List` holds many.
     pub(in crate::config) path: String,
@@ -49,6 +55,9 @@ const LIST_MAX: usize = 250_000;
 
 /// How deep one `List` may hold another.
 const LISTS_MAX: usize = 3;
+
+/// One for all of [`Found::hash`], seeded anew in each process.
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
 const WEIR: &str = "weir.dev/v1";
 const ISTIO: &str = "config.istio.io/v1alpha2";
@@ -190,6 +199,7 @@ fn ours(at: &At<'_>, kind: Kind) -> Read<Found> {
         Err(Wrong)
     } else {
         Ok(Found {
+            hash: HASHER.hash_one((object.kind(), object.name())),
             object,
             version,
             path: at.path().text(),

@@ -3,14 +3,11 @@
 //! Owns the rule that an object is given once, and the order in which mistakes
 //! are told: that of the documents.
 
-use std::hash::BuildHasher as _;
-
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 
 use super::{Decoded, Parsed};
 use crate::config::decode::Found;
 use crate::config::mistake::{Mistake, Mistakes, Warnings};
-use crate::config::object::Object;
 
 #[derive(Default)]
 pub(super) struct Collector<'s> {
@@ -19,9 +16,8 @@ pub(super) struct Collector<'s> {
     warnings: Warnings,
     /// Source and document that each of the objects was found in.
     places: Vec<(&'s str, usize)>,
-    /// Which of the objects has a name: by its index.
-    names: HashTable<usize>,
-    hasher: DefaultHashBuilder,
+    /// The objects by their hash, beside which is their index.
+    names: HashTable<(u64, usize)>,
 }
 
 impl<'s> Collector<'s> {
@@ -29,9 +25,7 @@ impl<'s> Collector<'s> {
     pub(super) fn expect(&mut self, documents: usize) {
         self.parsed.objects.reserve(documents);
         self.places.reserve(documents);
-        let (objects, hasher) = (&self.parsed.objects, &self.hasher);
-        self.names
-            .reserve(documents, |index| hash(hasher, &objects[*index]));
+        self.names.reserve(documents, |(hash, _)| *hash);
     }
 
     /// Takes what `document`, a number from 1, of `source` holds.
@@ -51,16 +45,19 @@ impl<'s> Collector<'s> {
     fn object(&mut self, source: &'s str, document: usize, found: Found) {
         let Found {
             object,
+            hash,
             version,
             path,
         } = found;
-        let (objects, hasher) = (&self.parsed.objects, &self.hasher);
-        let same = |index: &usize| {
-            let other = &objects[*index];
-            (other.kind(), other.name()) == (object.kind(), object.name())
+        let objects = &self.parsed.objects;
+        let same = |(other, index): &(u64, usize)| {
+            let is_same = || {
+                let other = &objects[*index];
+                (other.kind(), other.name()) == (object.kind(), object.name())
+            };
+            *other == hash && is_same()
         };
-        let hashed = hash(hasher, &object);
-        if let Some(index) = self.names.find(hashed, same) {
+        if let Some((_, index)) = self.names.find(hash, same) {
             let (first, number) = self.places[*index];
             return self.mistakes.push(Mistake {
                 source: Some(source.to_owned()),
@@ -71,9 +68,8 @@ impl<'s> Collector<'s> {
                 expected: format!("each object once; it is in {first}, document {number} too"),
             });
         }
-        self.names.insert_unique(hashed, objects.len(), |index| {
-            hash(hasher, &objects[*index])
-        });
+        self.names
+            .insert_unique(hash, (hash, objects.len()), |(hash, _)| *hash);
         if let Some(version) = version {
             let key = (object.kind(), object.name().clone());
             self.parsed.versions.insert(key, version);
@@ -105,8 +101,4 @@ impl<'s> Collector<'s> {
         self.parsed.warnings = self.warnings.into_vec();
         self.mistakes.or(self.parsed)
     }
-}
-
-fn hash(hasher: &DefaultHashBuilder, object: &Object) -> u64 {
-    hasher.hash_one((object.kind(), object.name()))
 }

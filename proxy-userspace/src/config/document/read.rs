@@ -4,7 +4,8 @@
 //! Owns where documents begin and end, and on which CPUs they are read.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use serde::de::DeserializeSeed;
@@ -17,8 +18,8 @@ use crate::config::node::{Node, NodeSeed};
 /// How deep lists and maps may nest; the kinds need eight.
 const DEPTH_MAX: usize = 64;
 
-/// Documents that are worth a thread of their own.
-const THREAD_MIN: usize = 1_000;
+/// Bytes of text that are worth a thread of their own.
+const THREAD_MIN: usize = 128 * 1024;
 
 /// Documents that a thread takes at a time: few, so that all end together.
 const SHARE: usize = 256;
@@ -71,8 +72,8 @@ pub(super) fn documents(text: &str, left: &Budget) -> Vec<Document> {
             expected: format!("at most {DOCUMENTS_MAX} documents in one file"),
         })];
     };
-    let documents = on_all_cpus(&parts, |(line, text)| {
-        left.spend(|left| yaml_document(text, *line, left))
+    let documents = on_all_cpus(text.len(), parts.into_iter(), |(line, text)| {
+        left.spend(|left| yaml_document(text, line, left))
     });
     documents
         .into_iter()
@@ -83,19 +84,25 @@ pub(super) fn documents(text: &str, left: &Budget) -> Vec<Document> {
 /// One JSON document after the other; `None` if it is not JSON all through,
 /// or too many.
 fn json_documents(text: &str, left: &Budget) -> Option<Vec<Document>> {
+    let broken = AtomicBool::new(false);
+    let broke = || broken.store(true, Ordering::Relaxed);
     // First where each ends, then what it holds: the parser itself can only
     // tell its place by counting lines from the start.
-    let documents = serde_json::Deserializer::from_str(text)
+    let texts = serde_json::Deserializer::from_str(text)
         .into_iter::<&RawValue>()
         .take(DOCUMENTS_MAX + 1)
-        .collect::<Result<Vec<_>, _>>()
-        .ok()
-        .filter(|documents| documents.len() <= DOCUMENTS_MAX)?;
-    let decoded = on_all_cpus(&documents, |document| {
+        .map_while(|document| document.map_err(|_| broke()).ok())
+        .take_while(|_| !broken.load(Ordering::Relaxed))
+        .fuse();
+    let decoded = on_all_cpus(text.len(), texts, |document| {
         let mut json = serde_json::Deserializer::from_str(document.get());
-        let node = left.spend(|left| NodeSeed { left }.deserialize(&mut json).ok());
-        node.map(|node| Ok(Decoded::new(&node)))
+        let node = left.spend(|left| NodeSeed { left }.deserialize(&mut json));
+        let node = node.map_err(|_| broke()).ok()?;
+        Some(Ok(Decoded::new(&node)))
     });
+    if broken.into_inner() || decoded.len() > DOCUMENTS_MAX {
+        return None;
+    }
     decoded.into_iter().collect()
 }
 
@@ -184,23 +191,35 @@ fn yaml_document(
     })
 }
 
-/// Maps items, in their order; many of them on all CPUs.
-fn on_all_cpus<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Maps the items of a text of so many `bytes`, in their order; those of a long
+/// one on all CPUs, while they are found.
+fn on_all_cpus<T, R: Send>(
+    bytes: usize,
+    items: impl Iterator<Item = T> + Send,
+    map: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let threads = (items.len() / THREAD_MIN).clamp(1, cpus);
+    let threads = (bytes / THREAD_MIN).clamp(1, cpus);
     if threads == 1 {
-        return items.iter().map(map).collect();
+        return items.map(map).collect();
     }
-    let shares: Vec<&[T]> = items.chunks(SHARE).collect();
-    let next = AtomicUsize::new(0);
+    let shares = Mutex::new((0_usize, items));
+    let next = || {
+        // A panic that poisons it is handed on below.
+        let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, items) = &mut *shares;
+        *number += 1;
+        (*number, items.by_ref().take(SHARE).collect::<Vec<T>>())
+    };
     let work = || {
         let mut mapped = Vec::new();
-        while let number = next.fetch_add(1, Ordering::Relaxed)
-            && let Some(share) = shares.get(number)
-        {
-            mapped.push((number, share.iter().map(&map).collect::<Vec<R>>()));
+        loop {
+            let (number, share) = next();
+            if share.is_empty() {
+                return mapped;
+            }
+            mapped.push((number, share.into_iter().map(&map).collect::<Vec<R>>()));
         }
-        mapped
     };
     let mut mapped = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
@@ -214,7 +233,7 @@ fn on_all_cpus<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> R + Sync) -> V
         mapped
     });
     mapped.sort_unstable_by_key(|(number, _)| *number);
-    let mut all = Vec::with_capacity(items.len());
+    let mut all = Vec::with_capacity(mapped.len() * SHARE);
     for (_, share) in mapped {
         all.extend(share);
     }
