@@ -53,15 +53,15 @@ impl<'t, T: Into<Cow<'t, str>>> From<T> for Text<'t> {
 /// The answer to every write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Receipt<T = String> {
+pub struct Receipt<O = Vec<ObjectChange>> {
     /// The generation of the rules that is in force.
     pub generation: u64,
     /// The revision of the inventory that is in force.
     pub revision: u64,
     /// Whether nothing was changed because only a check was asked for.
     pub dry_run: bool,
-    /// What became of each object, in the order of the request.
-    pub objects: Vec<ObjectChange<T>>,
+    /// What became of each object, in the order of the request: [`ObjectChange`]s.
+    pub objects: O,
     /// What was accepted but may not be what was meant.
     pub warnings: Vec<Remark>,
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde::{Serialize, Serializer};
 
 use super::answer::{Answer, Body, json, read_body, refusal};
 use super::problem::Problem;
@@ -28,6 +29,9 @@ const DOCUMENTS: [&str; 5] = [
     "text/yaml",
     "text/plain",
 ];
+
+/// Changed objects that take a while to be taken apart.
+const MANY: usize = 1_000;
 
 /// What `mode` asks of `POST /v1/apply`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +94,8 @@ pub(super) async fn write(
         Route::Undo => {
             let to = query.take_parsed("to")?;
             query.finish()?;
-            receipt(
-                &admin
-                    .control
-                    .write(move |writer| writer.undo(to, intent))
-                    .await?,
-            )
+            let undo = move |writer: &mut Writer| writer.undo(to, intent);
+            receipt(admin.control.write(undo).await?)
         }
         Route::Older(name) => {
             query.finish()?;
@@ -157,7 +157,7 @@ async fn apply(
             }
         }
     };
-    receipt(&admin.control.write(job).await?)
+    receipt(admin.control.write(job).await?)
 }
 
 /// A write to one object.
@@ -184,9 +184,10 @@ impl One<'_> {
             writer.put(kind, &name, parsed, intent)
         };
         let done = admin.control.write(job).await?;
-        let mut response = receipt(&done)?;
         let is_new = done.objects.iter().any(|object| object.before.is_none());
-        if is_new && !done.dry_run {
+        let created = is_new && !done.dry_run;
+        let mut response = receipt(done)?;
+        if created {
             *response.status_mut() = StatusCode::CREATED;
         }
         Ok(response)
@@ -209,7 +210,7 @@ impl One<'_> {
             writer.expect(kind, &name, &expect)?;
             writer.patch(kind, &name, (patch_type, &body), intent)
         };
-        receipt(&admin.control.write(job).await?)
+        receipt(admin.control.write(job).await?)
     }
 
     async fn delete(self) -> Answer {
@@ -224,7 +225,7 @@ impl One<'_> {
             writer.expect(kind, &name, &expect)?;
             writer.delete(&[(kind, name)], false, intent)
         };
-        receipt(&admin.control.write(job).await?)
+        receipt(admin.control.write(job).await?)
     }
 }
 
@@ -324,18 +325,28 @@ fn no_patch(media_type: &str) -> Response<Body> {
     response
 }
 
-fn receipt(done: &Done) -> Answer {
-    json(&Receipt {
+fn receipt(done: Done) -> Answer {
+    let receipt = json(&Receipt {
         generation: done.view.generation,
         revision: done.view.revision,
         dry_run: done.dry_run,
-        objects: done
-            .objects
-            .iter()
-            .map(|object| change(done, object))
-            .collect(),
+        objects: Changes(&done),
         warnings: done.warnings.iter().map(Remark::new).collect(),
-    })
+    });
+    if done.objects.len() >= MANY {
+        // Taking all of them apart is not what the answer should wait for.
+        tokio::task::spawn_blocking(|| drop(done));
+    }
+    receipt
+}
+
+/// The objects of a receipt, each looked up as it is written.
+struct Changes<'d>(&'d Done);
+
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.objects.iter().map(|object| change(self.0, object)))
+    }
 }
 
 fn change<'d>(done: &'d Done, object: &'d Changed) -> ObjectChange<Text<'d>> {

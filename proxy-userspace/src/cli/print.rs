@@ -79,7 +79,7 @@ impl Printer<'_> {
     /// What a write did.
     pub(super) fn receipt<T: AsRef<str> + Serialize>(
         &mut self,
-        receipt: &Receipt<T>,
+        receipt: &Receipt<Vec<ObjectChange<T>>>,
         output: Output,
     ) -> Result<(), Failure> {
         self.warnings(&receipt.warnings);

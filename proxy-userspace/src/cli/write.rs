@@ -12,7 +12,7 @@ use super::client::{Body, Query};
 use super::files::{self, FileError};
 use super::{Failure, Outcome, Session};
 use crate::admin::BODY_MAX;
-use crate::admin::wire::{Receipt, SOURCES_JSON, SourceText, Sources, Text};
+use crate::admin::wire::{ObjectChange, Receipt, SOURCES_JSON, SourceText, Sources, Text};
 use crate::config::{Kind, ObjectName};
 
 /// `weir apply`.
@@ -140,7 +140,7 @@ pub(super) fn change(
     output: Output,
 ) -> Result<(), Failure> {
     let answer = session.client.ask(method, query, body)?;
-    let receipt: Receipt<Text<'_>> = session.client.understand(&answer)?;
+    let receipt: Receipt<Vec<ObjectChange<Text<'_>>>> = session.client.understand(&answer)?;
     session.print.receipt(&receipt, output)
 }
 

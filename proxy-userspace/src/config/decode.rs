@@ -27,6 +27,9 @@ use super::node::Node;
 /// Fields of one map; no kind has as many.
 const FIELDS_MAX: usize = 100;
 
+/// Fields that are asked for in one map, as a rule; a few kinds have more.
+const ASKED: usize = 16;
+
 /// Why a field is refused whose work this version cannot do.
 const LATER: &str = "it comes with a later version, this one does not enforce it";
 
@@ -201,7 +204,19 @@ impl<'a> At<'a> {
     }
 
     /// The entries of a map whose keys are the operator's, each once.
-    fn entries(&self, max: usize) -> Read<Vec<(&'a str, Self)>> {
+    fn entries(&self, max: usize) -> Read<impl Iterator<Item = (&'a str, Self)>> {
+        let (path, entries) = self.keys(max)?;
+        let at = self.clone();
+        let inner = move |(key, node)| (key, at.inner(&path, Step::Field(key), node));
+        Ok(entries.into_iter().map(inner))
+    }
+
+    /// The keys of a map and what stands there, each once, and the path to them.
+    #[expect(
+        clippy::type_complexity,
+        reason = "it is taken apart where it is called"
+    )]
+    fn keys(&self, max: usize) -> Read<(Rc<Path<'a>>, Vec<(&'a str, &'a Node<'a>)>)> {
         let Node::Map(entries) = self.node else {
             return self.wrong("a map");
         };
@@ -214,24 +229,26 @@ impl<'a> At<'a> {
             return Err(Wrong);
         }
         let path = Rc::new(self.path());
-        let mut seen: Vec<(&str, Self)> = Vec::with_capacity(entries.len());
+        let mut seen: Vec<(&str, &Node<'_>)> = Vec::with_capacity(entries.len());
         for (key, node) in entries {
-            let at = self.inner(&path, Step::Field(key), node);
             if seen.iter().any(|(name, _)| name == key) {
+                let at = self.inner(&path, Step::Field(key), node);
                 self.mistake(&at.path(), "given twice".into(), "each key once".into());
             } else {
-                seen.push((key, at));
+                seen.push((key, node));
             }
         }
-        Ok(seen)
+        Ok((path, seen))
     }
 
     /// The fields of a map whose keys are weir's.
     fn fields(&self) -> Read<Fields<'a>> {
+        let (path, entries) = self.keys(FIELDS_MAX)?;
         Ok(Fields {
             at: self.clone(),
-            entries: self.entries(FIELDS_MAX)?,
-            asked: Vec::new(),
+            path,
+            entries,
+            asked: Vec::with_capacity(ASKED),
         })
     }
 }
@@ -251,7 +268,9 @@ fn all<T, C: FromIterator<T>>(read: impl Iterator<Item = Read<T>>) -> Read<C> {
 /// which reports every field that nobody asked for.
 struct Fields<'a> {
     at: At<'a>,
-    entries: Vec<(&'a str, At<'a>)>,
+    path: Rc<Path<'a>>,
+    /// Those that nobody took, as they were written.
+    entries: Vec<(&'a str, &'a Node<'a>)>,
     asked: Vec<&'static str>,
 }
 
@@ -282,7 +301,7 @@ impl<'a> Fields<'a> {
             return read(&at);
         }
         let path = Path {
-            parent: Some(Rc::new(self.at.path())),
+            parent: Some(Rc::clone(&self.path)),
             step: Step::Field(name),
         };
         self.at.mistake(&path, "absent".into(), expected.to_owned());
@@ -291,7 +310,8 @@ impl<'a> Fields<'a> {
 
     fn take(&mut self, name: &str) -> Option<At<'a>> {
         let index = self.entries.iter().position(|(key, _)| *key == name)?;
-        Some(self.entries.swap_remove(index).1)
+        let (name, node) = self.entries.remove(index);
+        Some(self.at.inner(&self.path, Step::Field(name), node))
     }
 
     /// A field of the design that means nothing yet: saying so beats ignoring it.
@@ -318,9 +338,7 @@ impl<'a> Fields<'a> {
 
     /// Reports the fields that are left.
     fn finish(self) {
-        let mut left = self.entries;
-        left.sort_by_key(|(name, _)| self.at.position(name));
-        for (name, at) in left {
+        for (name, node) in self.entries {
             let close =
                 |known: &&&str| strsim::damerau_levenshtein(name, known) <= 2.min(name.len() / 2);
             let hint = match self
@@ -332,20 +350,8 @@ impl<'a> Fields<'a> {
                 Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; known here: {}", self.asked.join(", ")),
             };
+            let at = self.at.inner(&self.path, Step::Field(name), node);
             at.complain(format!("no field of this name{hint}"));
-        }
-    }
-}
-
-impl At<'_> {
-    /// Where in its map a key was written, so that reports keep that order.
-    fn position(&self, name: &str) -> usize {
-        match self.node {
-            Node::Map(entries) => entries
-                .iter()
-                .position(|(key, _)| key == name)
-                .unwrap_or(usize::MAX),
-            _ => usize::MAX,
         }
     }
 }

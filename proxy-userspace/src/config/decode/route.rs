@@ -120,7 +120,7 @@ fn request(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
 
 /// In the order of the fields, so that two spellings of one rule are equal.
 fn headers(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
-    let matches = at.entries(HEADERS_MAX)?.into_iter().map(|(key, at)| {
+    let matches = at.entries(HEADERS_MAX)?.map(|(key, at)| {
         let field = request_field(key).map_or_else(
             || at.wrong("`uri`, `method`, `authority`, `scheme` or the name of a header"),
             Ok,
