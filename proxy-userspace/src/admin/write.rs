@@ -15,7 +15,7 @@ use super::request::{Query, Route, expectation};
 use super::selector::Selector;
 use super::wire::{self, ObjectChange, Receipt, Remark, SOURCES_JSON, Sources, Text};
 use super::{Admin, Peer};
-use crate::config::{self, Author, Kind, ObjectName, Parsed, PatchType, Source};
+use crate::config::{self, Author, Kind, ObjectName, Parsed, PatchType, ResourceVersion, Source};
 use crate::control::{Batch, Changed, Done, Expect, Intent, Mode, Writer};
 
 /// The patch types that are taken, said with a 415 (RFC 5789).
@@ -345,19 +345,39 @@ struct Changes<'d>(&'d Done);
 
 impl Serialize for Changes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.objects.iter().map(|object| change(self.0, object)))
+        let done = self.0;
+        let mut common = None;
+        serializer.collect_seq(done.objects.iter().map(|object| {
+            let version = version(done, object, &mut common);
+            change(done.dry_run, object, version)
+        }))
     }
 }
 
-fn change<'d>(done: &'d Done, object: &'d Changed) -> ObjectChange<Text<'d>> {
-    let version = if done.dry_run {
-        None
-    } else {
-        done.view.version(object.kind, &object.name)
-    };
-    let diff = done
-        .dry_run
-        .then(|| config::diff(object.before.as_ref(), object.after.as_ref()));
+/// The version that an object has now. A commit gives one to all that it
+/// changes: the first that is looked up is kept in `common` for the others.
+fn version(
+    done: &Done,
+    object: &Changed,
+    common: &mut Option<ResourceVersion>,
+) -> Option<ResourceVersion> {
+    if done.dry_run || object.after.is_none() {
+        return None;
+    }
+    let look_up = || done.view.version(object.kind, &object.name);
+    if object.unchanged {
+        return look_up();
+    }
+    *common = common.or_else(look_up);
+    *common
+}
+
+fn change(
+    dry_run: bool,
+    object: &Changed,
+    version: Option<ResourceVersion>,
+) -> ObjectChange<Text<'_>> {
+    let diff = dry_run.then(|| config::diff(object.before.as_ref(), object.after.as_ref()));
     ObjectChange {
         kind: object.kind.as_str().into(),
         namespace: object.name.namespace.as_str().into(),

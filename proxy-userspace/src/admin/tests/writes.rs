@@ -73,6 +73,31 @@ async fn every_mistake_is_reported_and_nothing_changed() {
 }
 
 #[tokio::test]
+async fn a_receipt_says_the_version_that_each_object_has_now() {
+    let daemon = shop().await;
+    // The Service and the second of the Workloads.
+    let changed = SHOP
+        .replace("port: 80", "port: 81")
+        .replace("10.0.0.2", "10.0.0.3");
+    let receipt = daemon.post("/v1/apply", &changed).await;
+    let receipt = receipt.json(StatusCode::OK);
+    let mut said = Vec::new();
+    for object in receipt["objects"].as_array().unwrap() {
+        let part = |key: &str| object[key].as_str().unwrap();
+        let kind = part("kind").to_ascii_lowercase();
+        let path = format!("/v1/{kind}/{}/{}", part("namespace"), part("name"));
+        let now = daemon.get(&path).await.json(StatusCode::OK);
+        assert_eq!(now["metadata"]["resourceVersion"], part("resourceVersion"));
+        said.push((part("change"), part("resourceVersion")));
+    }
+    let (old, new) = (("unchanged", "1"), ("configured", "2"));
+    assert_eq!(said, [new, old, new, old]);
+    let dry = daemon.post("/v1/apply?dryRun=true", SHOP).await;
+    let dry = dry.json(StatusCode::OK);
+    assert!(dry["objects"][0].get("resourceVersion").is_none(), "{dry}");
+}
+
+#[tokio::test]
 async fn one_file_goes_as_it_is_with_its_name_beside_it() {
     let daemon = shop().await;
     let yaml = Some(("content-type", "application/yaml"));
