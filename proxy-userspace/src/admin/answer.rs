@@ -244,13 +244,8 @@ pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Probl
     if declared.is_some_and(|length: u64| length > BODY_MAX as u64) {
         return Err(too_large());
     }
-    match timeout(
-        BODY_TIMEOUT,
-        Limited::new(request.into_body(), BODY_MAX).collect(),
-    )
-    .await
-    {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    match timeout(BODY_TIMEOUT, collect(request.into_body(), declared)).await {
+        Ok(Ok(body)) => Ok(body.into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
@@ -264,6 +259,23 @@ pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Probl
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
         }
     }
+}
+
+/// All of `body`, into memory for as much as was `declared`: each piece is let
+/// go of before the next one is read.
+async fn collect(
+    body: Incoming,
+    declared: Option<u64>,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let declared = declared.and_then(|length| usize::try_from(length).ok());
+    let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(BODY_MAX));
+    let mut body = Limited::new(body, BODY_MAX);
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(bytes)
 }
 
 /// `value` as the answer.

@@ -3,6 +3,8 @@
 //!
 //! Must never hold a type of the inside: renaming one there changes nothing here.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -30,18 +32,36 @@ pub struct SourceText {
     pub text: String,
 }
 
+/// Text that stays where it is, in an object or in an answer: a receipt may
+/// name every object of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'t>(#[serde(borrow)] pub Cow<'t, str>);
+
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'t, T: Into<Cow<'t, str>>> From<T> for Text<'t> {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
 /// The answer to every write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Receipt {
+pub struct Receipt<O = Vec<ObjectChange>> {
     /// The generation of the rules that is in force.
     pub generation: u64,
     /// The revision of the inventory that is in force.
     pub revision: u64,
     /// Whether nothing was changed because only a check was asked for.
     pub dry_run: bool,
-    /// What became of each object, in the order of the request.
-    pub objects: Vec<ObjectChange>,
+    /// What became of each object, in the order of the request: [`ObjectChange`]s.
+    pub objects: O,
     /// What was accepted but may not be what was meant.
     pub warnings: Vec<Remark>,
 }
@@ -56,21 +76,21 @@ pub struct Closed {
 /// What became of one object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ObjectChange {
+pub struct ObjectChange<T = String> {
     /// Its kind, as documents write it.
-    pub kind: String,
+    pub kind: T,
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: T,
     /// Its name.
-    pub name: String,
+    pub name: T,
     /// What was done.
     pub change: Change,
     /// Its new version; absent in a dry run and for what is deleted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<T>,
     /// In a dry run: the difference as a unified diff of YAML; absent if there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub diff: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff: Option<T>,
 }
 
 /// What was done with an object.

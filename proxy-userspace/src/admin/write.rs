@@ -7,14 +7,15 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde::{Serialize, Serializer};
 
 use super::answer::{Answer, Body, json, read_body, refusal};
 use super::problem::Problem;
 use super::request::{Query, Route, expectation};
 use super::selector::Selector;
-use super::wire::{self, ObjectChange, Receipt, Remark, SOURCES_JSON, Sources};
+use super::wire::{self, ObjectChange, Receipt, Remark, SOURCES_JSON, Sources, Text};
 use super::{Admin, Peer};
-use crate::config::{self, Author, Kind, ObjectName, Parsed, PatchType, Source};
+use crate::config::{self, Author, Kind, ObjectName, Parsed, PatchType, ResourceVersion, Source};
 use crate::control::{Batch, Changed, Done, Expect, Intent, Mode, Writer};
 
 /// The patch types that are taken, said with a 415 (RFC 5789).
@@ -28,6 +29,9 @@ const DOCUMENTS: [&str; 5] = [
     "text/yaml",
     "text/plain",
 ];
+
+/// Changed objects that take a while to be taken apart.
+const MANY: usize = 1_000;
 
 /// What `mode` asks of `POST /v1/apply`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +94,8 @@ pub(super) async fn write(
         Route::Undo => {
             let to = query.take_parsed("to")?;
             query.finish()?;
-            receipt(
-                &admin
-                    .control
-                    .write(move |writer| writer.undo(to, intent))
-                    .await?,
-            )
+            let undo = move |writer: &mut Writer| writer.undo(to, intent);
+            receipt(admin.control.write(undo).await?)
         }
         Route::Older(name) => {
             query.finish()?;
@@ -119,6 +119,7 @@ async fn apply(
     let prune: Option<Selector> = query.take_parsed("prune")?;
     let ignore_absent = query.take_parsed("ignoreNotFound")?;
     let named = query.take_all("object");
+    let source = query.take("source")?;
     query.finish()?;
     if prune.is_some() && mode != Apply::Put(Mode::Upsert) {
         return Err(bad("prune goes with mode=upsert alone"));
@@ -126,12 +127,15 @@ async fn apply(
     if mode != Apply::Delete && (ignore_absent.is_some() || !named.is_empty()) {
         return Err(bad("object and ignoreNotFound go with mode=delete alone"));
     }
+    if source.is_some() && !named.is_empty() {
+        return Err(bad("source goes with documents: object needs none"));
+    }
     let named = named
         .iter()
         .map(|object| parse_object(object))
         .collect::<Result<Vec<_>, _>>()?;
     let parsed = if named.is_empty() {
-        read_documents(request).await?
+        read_documents(request, source.as_deref()).await?
     } else {
         Parsed::default()
     };
@@ -153,7 +157,7 @@ async fn apply(
             }
         }
     };
-    receipt(&admin.control.write(job).await?)
+    receipt(admin.control.write(job).await?)
 }
 
 /// A write to one object.
@@ -167,7 +171,7 @@ struct One<'a> {
 
 impl One<'_> {
     async fn put(self, request: Request<Incoming>) -> Answer {
-        let parsed = read_documents(request).await?;
+        let parsed = read_documents(request, None).await?;
         let Self {
             admin,
             kind,
@@ -180,9 +184,10 @@ impl One<'_> {
             writer.put(kind, &name, parsed, intent)
         };
         let done = admin.control.write(job).await?;
-        let mut response = receipt(&done)?;
         let is_new = done.objects.iter().any(|object| object.before.is_none());
-        if is_new && !done.dry_run {
+        let created = is_new && !done.dry_run;
+        let mut response = receipt(done)?;
+        if created {
             *response.status_mut() = StatusCode::CREATED;
         }
         Ok(response)
@@ -205,7 +210,7 @@ impl One<'_> {
             writer.expect(kind, &name, &expect)?;
             writer.patch(kind, &name, (patch_type, &body), intent)
         };
-        receipt(&admin.control.write(job).await?)
+        receipt(admin.control.write(job).await?)
     }
 
     async fn delete(self) -> Answer {
@@ -220,7 +225,7 @@ impl One<'_> {
             writer.expect(kind, &name, &expect)?;
             writer.delete(&[(kind, name)], false, intent)
         };
-        receipt(&admin.control.write(job).await?)
+        receipt(admin.control.write(job).await?)
     }
 }
 
@@ -257,7 +262,11 @@ fn media_type(request: &Request<Incoming>) -> String {
         .to_ascii_lowercase()
 }
 
-async fn read_documents(request: Request<Incoming>) -> Result<Parsed, Problem> {
+/// Reads the documents of the body, which mistakes call `source`.
+async fn read_documents(
+    request: Request<Incoming>,
+    source: Option<&str>,
+) -> Result<Parsed, Problem> {
     let media_type = media_type(&request);
     let is_envelope = media_type == SOURCES_JSON;
     if !is_envelope && !media_type.is_empty() && !DOCUMENTS.contains(&&*media_type) {
@@ -267,11 +276,16 @@ async fn read_documents(request: Request<Incoming>) -> Result<Parsed, Problem> {
         );
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
+    if is_envelope && source.is_some() {
+        return Err(bad(format!(
+            "source goes with one file as it is: {SOURCES_JSON} names its own"
+        )));
+    }
     let body = read_body(request).await?;
     let sources = if is_envelope {
         envelope(&body)?
     } else {
-        vec![Source::new("request", text(&body)?)]
+        vec![Source::new(source.unwrap_or("request"), text(&body)?)]
     };
     let parsed = config::parse(&sources).map_err(crate::control::Refusal::from)?;
     if parsed.objects.is_empty() {
@@ -285,7 +299,7 @@ async fn read_documents(request: Request<Incoming>) -> Result<Parsed, Problem> {
     Ok(parsed)
 }
 
-fn envelope(body: &Bytes) -> Result<Vec<Source>, Problem> {
+fn envelope(body: &Bytes) -> Result<Vec<Source<'static>>, Problem> {
     let sources: Sources = serde_json::from_slice(body)
         .map_err(|error| bad(format!("the body is no {SOURCES_JSON}: {error}")))?;
     Ok(sources
@@ -311,40 +325,70 @@ fn no_patch(media_type: &str) -> Response<Body> {
     response
 }
 
-fn receipt(done: &Done) -> Answer {
-    json(&Receipt {
+fn receipt(done: Done) -> Answer {
+    let receipt = json(&Receipt {
         generation: done.view.generation,
         revision: done.view.revision,
         dry_run: done.dry_run,
-        objects: done
-            .objects
-            .iter()
-            .map(|object| change(done, object))
-            .collect(),
+        objects: Changes(&done),
         warnings: done.warnings.iter().map(Remark::new).collect(),
-    })
+    });
+    if done.objects.len() >= MANY {
+        // Taking all of them apart is not what the answer should wait for.
+        tokio::task::spawn_blocking(|| drop(done));
+    }
+    receipt
 }
 
-fn change(done: &Done, object: &Changed) -> ObjectChange {
-    let version = if done.dry_run {
-        None
-    } else {
-        done.view.version(object.kind, &object.name)
-    };
-    let diff = done
-        .dry_run
-        .then(|| config::diff(object.before.as_ref(), object.after.as_ref()));
+/// The objects of a receipt, each looked up as it is written.
+struct Changes<'d>(&'d Done);
+
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let done = self.0;
+        let mut common = None;
+        serializer.collect_seq(done.objects.iter().map(|object| {
+            let version = version(done, object, &mut common);
+            change(done.dry_run, object, version)
+        }))
+    }
+}
+
+/// The version that an object has now. A commit gives one to all that it
+/// changes: the first that is looked up is kept in `common` for the others.
+fn version(
+    done: &Done,
+    object: &Changed,
+    common: &mut Option<ResourceVersion>,
+) -> Option<ResourceVersion> {
+    if done.dry_run || object.after.is_none() {
+        return None;
+    }
+    let look_up = || done.view.version(object.kind, &object.name);
+    if object.unchanged {
+        return look_up();
+    }
+    *common = common.or_else(look_up);
+    *common
+}
+
+fn change(
+    dry_run: bool,
+    object: &Changed,
+    version: Option<ResourceVersion>,
+) -> ObjectChange<Text<'_>> {
+    let diff = dry_run.then(|| config::diff(object.before.as_ref(), object.after.as_ref()));
     ObjectChange {
-        kind: object.kind.to_string(),
-        namespace: object.name.namespace.clone(),
-        name: object.name.name.clone(),
+        kind: object.kind.as_str().into(),
+        namespace: object.name.namespace.as_str().into(),
+        name: object.name.name.as_str().into(),
         change: match (&object.before, &object.after) {
             _ if object.unchanged => wire::Change::Unchanged,
             (None, _) => wire::Change::Created,
             (Some(_), Some(_)) => wire::Change::Configured,
             (Some(_), None) => wire::Change::Deleted,
         },
-        resource_version: version.map(|version| version.to_string()),
-        diff: diff.filter(|diff| !diff.is_empty()),
+        resource_version: version.map(|version| version.to_string().into()),
+        diff: diff.filter(|diff| !diff.is_empty()).map(Text::from),
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -156,7 +157,13 @@ impl Client {
         })
     }
 
-    fn ask(&self, method: Method, query: Query, body: Option<Body>) -> Result<Bytes, ClientError> {
+    /// Asks, and gives the answer as it came: [`Self::understand`] makes sense of it.
+    pub(super) fn ask(
+        &self,
+        method: Method,
+        query: Query,
+        body: Option<Body>,
+    ) -> Result<Bytes, ClientError> {
         self.runtime.block_on(async {
             let asked = async {
                 let response = self.request(method, query, body).await?;
@@ -172,11 +179,16 @@ impl Client {
     }
 
     async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await;
-        body.map(http_body_util::Collected::to_bytes)
-            .map_err(|error| self.broken(error.as_ref()))
+        let mut body = Limited::new(response.into_body(), ANSWER_MAX);
+        let declared = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(declared.min(ANSWER_MAX));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken(error.as_ref()))?;
+            if let Some(data) = frame.data_ref() {
+                bytes.extend_from_slice(data);
+            }
+        }
+        Ok(bytes.into())
     }
 
     /// Sends one request; a reply that is an error becomes one here.
@@ -236,7 +248,11 @@ impl Client {
         })
     }
 
-    fn understand<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ClientError> {
+    /// Reads an answer, which may go on standing where it does.
+    pub(super) fn understand<'b, T: Deserialize<'b>>(
+        &self,
+        bytes: &'b [u8],
+    ) -> Result<T, ClientError> {
         serde_json::from_slice(bytes).map_err(|error| self.unclear(&error))
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::{EnrollArgs, UnenrollArgs};
 use super::client::{Body, ClientError, Query};
 use super::run_args::Accelerate;
-use super::write::{object_path, write_options};
+use super::write::{change, object_path, write_options};
 use super::{Failure, Session};
 use crate::admin::wire::{Closed, Receipt};
 use crate::config::{Kind, ObjectName};
@@ -82,8 +82,7 @@ pub(super) fn unenroll(session: &mut Session<'_>, args: UnenrollArgs) -> Result<
         media_type: "application/merge-patch+json",
         bytes: patch.to_string().into_bytes(),
     };
-    let receipt = session.client.send(Method::PATCH, query, Some(body))?;
-    session.print.receipt(&receipt, args.write.output)
+    change(session, Method::PATCH, query, Some(body), args.write.output)
 }
 
 /// The daemon runs elsewhere: a relative path would mean another file there.

@@ -77,7 +77,11 @@ impl Printer<'_> {
     }
 
     /// What a write did.
-    pub(super) fn receipt(&mut self, receipt: &Receipt, output: Output) -> Result<(), Failure> {
+    pub(super) fn receipt<T: AsRef<str> + Serialize>(
+        &mut self,
+        receipt: &Receipt<Vec<ObjectChange<T>>>,
+        output: Output,
+    ) -> Result<(), Failure> {
         self.warnings(&receipt.warnings);
         if output != Output::Table {
             return self.structured(receipt, output);
@@ -85,10 +89,15 @@ impl Printer<'_> {
         let dry = if receipt.dry_run { " (dry run)" } else { "" };
         let mut text = String::new();
         for object in &receipt.objects {
-            let _infallible = writeln!(text, "{} {}{dry}", title(object), object.change.as_str());
+            write_title(&mut text, object);
+            for piece in [" ", object.change.as_str(), dry, "\n"] {
+                text.push_str(piece);
+            }
         }
-        let is_rule = |object: &ObjectChange| object.kind.parse::<Kind>().is_ok_and(Kind::is_rule);
-        let changed = |object: &ObjectChange| object.change != Change::Unchanged && is_rule(object);
+        let changed = |object: &ObjectChange<T>| {
+            let kind = object.kind.as_ref().parse::<Kind>();
+            object.change != Change::Unchanged && kind.is_ok_and(Kind::is_rule)
+        };
         if !receipt.dry_run && receipt.objects.iter().any(changed) {
             let _infallible = writeln!(text, "generation {} is in force", receipt.generation);
         }
@@ -98,9 +107,18 @@ impl Printer<'_> {
 
 /// As kubectl names an object, with the namespace where it is not the usual one.
 pub(super) fn title(object: &ObjectChange) -> String {
-    let kind = object.kind.to_ascii_lowercase();
-    match object.namespace.as_str() {
-        "default" => format!("{kind}/{}", object.name),
-        namespace => format!("{kind}/{namespace}/{}", object.name),
+    let mut title = String::new();
+    write_title(&mut title, object);
+    title
+}
+
+fn write_title<T: AsRef<str>>(text: &mut String, object: &ObjectChange<T>) {
+    text.extend(object.kind.as_ref().chars().map(|c| c.to_ascii_lowercase()));
+    text.push('/');
+    let namespace = object.namespace.as_ref();
+    if namespace != "default" {
+        text.push_str(namespace);
+        text.push('/');
     }
+    text.push_str(object.name.as_ref());
 }

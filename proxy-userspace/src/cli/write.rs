@@ -12,7 +12,7 @@ use super::client::{Body, Query};
 use super::files::{self, FileError};
 use super::{Failure, Outcome, Session};
 use crate::admin::BODY_MAX;
-use crate::admin::wire::{Receipt, SOURCES_JSON, Sources};
+use crate::admin::wire::{ObjectChange, Receipt, SOURCES_JSON, SourceText, Sources, Text};
 use crate::config::{Kind, ObjectName};
 
 /// `weir apply`.
@@ -48,19 +48,15 @@ pub(super) fn delete(session: &mut Session<'_>, args: &DeleteArgs) -> Result<(),
         let name = ObjectName::new(&args.namespace, name);
         query = query.with("object", Some(format!("{}/{name}", kind.singular())));
     }
-    let receipt = session
-        .client
-        .send(Method::POST, write_options(query, &args.write), None)?;
-    session.print.receipt(&receipt, args.write.output)
+    let query = write_options(query, &args.write);
+    change(session, Method::POST, query, None, args.write.output)
 }
 
 /// `weir diff`.
 pub(super) fn diff(session: &mut Session<'_>, args: &DiffArgs) -> Result<Outcome, Failure> {
     let query = Query::new("/v1/apply").with("dryRun", Some("true"));
-    let receipt: Receipt =
-        session
-            .client
-            .send(Method::POST, query, Some(documents(&args.files.files)?))?;
+    let (query, body) = documents(query, &args.files.files)?;
+    let receipt: Receipt = session.client.send(Method::POST, query, Some(body))?;
     session.print.warnings(&receipt.warnings);
     let diffs: Vec<&str> = receipt
         .objects
@@ -88,11 +84,8 @@ pub(super) fn patch(session: &mut Session<'_>, args: PatchArgs) -> Result<(), Fa
         bytes: args.patch.into_bytes(),
     };
     let query = object_path(args.kind, &ObjectName::new(args.namespace, args.name));
-    let receipt =
-        session
-            .client
-            .send(Method::PATCH, write_options(query, &args.write), Some(body))?;
-    session.print.receipt(&receipt, args.write.output)
+    let query = write_options(query, &args.write);
+    change(session, Method::PATCH, query, Some(body), args.write.output)
 }
 
 /// `weir undo`.
@@ -134,26 +127,45 @@ fn send_files(
     paths: &[std::path::PathBuf],
     options: &WriteOptions,
 ) -> Result<(), Failure> {
-    let receipt = session.client.send(
-        Method::POST,
-        write_options(query, options),
-        Some(documents(paths)?),
-    )?;
-    session.print.receipt(&receipt, options.output)
+    let (query, body) = documents(write_options(query, options), paths)?;
+    change(session, Method::POST, query, Some(body), options.output)
 }
 
-fn documents(paths: &[std::path::PathBuf]) -> Result<Body, Failure> {
+/// Has something changed, and says what became of it.
+pub(super) fn change(
+    session: &mut Session<'_>,
+    method: Method,
+    query: Query,
+    body: Option<Body>,
+    output: Output,
+) -> Result<(), Failure> {
+    let answer = session.client.ask(method, query, body)?;
+    let receipt: Receipt<Vec<ObjectChange<Text<'_>>>> = session.client.understand(&answer)?;
+    session.print.receipt(&receipt, output)
+}
+
+/// What the files hold, as a body, and its name in the query. One file goes as
+/// it is; several in an envelope, which quotes them.
+fn documents(query: Query, paths: &[std::path::PathBuf]) -> Result<(Query, Body), Failure> {
     let unasked = |error: FileError| Failure::Unasked(error.to_string());
-    let sources = Sources {
-        sources: files::read(paths).map_err(unasked)?,
-    };
-    let bytes =
-        serde_json::to_vec(&sources).map_err(|error| Failure::Unasked(error.to_string()))?;
+    let mut sources = files::read(paths).map_err(unasked)?;
+    if sources.len() == 1
+        && let Some(SourceText { name, text }) = sources.pop()
+    {
+        let body = Body {
+            media_type: "application/yaml",
+            bytes: text.into_bytes(),
+        };
+        return Ok((query.with("source", Some(name)), body));
+    }
+    let bytes = serde_json::to_vec(&Sources { sources })
+        .map_err(|error| Failure::Unasked(error.to_string()))?;
     if bytes.len() > BODY_MAX {
         return Err(unasked(FileError::TooLarge));
     }
-    Ok(Body {
+    let body = Body {
         media_type: SOURCES_JSON,
         bytes,
-    })
+    };
+    Ok((query, body))
 }

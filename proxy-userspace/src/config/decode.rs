@@ -8,16 +8,18 @@ mod egress;
 mod envelope;
 mod mesh;
 mod metadata;
+mod path;
 mod route;
 mod service;
 mod workload;
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-pub(super) use envelope::{Found, document};
+use path::{Path, Step};
+
+pub(super) use envelope::{Found, Objects, document};
 
 use super::mistake::{Mistake, Mistakes, Warning, Warnings, shortened};
 use super::node::Node;
@@ -25,27 +27,21 @@ use super::node::Node;
 /// Fields of one map; no kind has as many.
 const FIELDS_MAX: usize = 100;
 
+/// Fields that are asked for in one map, as a rule; a few kinds have more.
+const ASKED: usize = 16;
+
 /// Why a field is refused whose work this version cannot do.
 const LATER: &str = "it comes with a later version, this one does not enforce it";
 
-/// Collects what is wrong and what is odd about one document.
+/// Collects what is wrong and what is odd about one document. Which document
+/// that is, is for those to say who found it.
+#[derive(Default)]
 pub(super) struct Report {
-    source: String,
-    document: usize,
     mistakes: RefCell<Mistakes>,
     warnings: RefCell<Warnings>,
 }
 
 impl Report {
-    pub(super) fn new(source: &str, document: usize) -> Self {
-        Self {
-            source: source.to_owned(),
-            document,
-            mistakes: RefCell::default(),
-            warnings: RefCell::default(),
-        }
-    }
-
     pub(super) fn push(&self, mistake: Mistake) {
         self.mistakes.borrow_mut().push(mistake);
     }
@@ -63,66 +59,48 @@ struct Wrong;
 /// everything beside it was read too: every mistake counts.
 type Read<T> = Result<T, Wrong>;
 
-/// The way from the document's root to a value.
-#[derive(Clone)]
-enum Path {
-    Root,
-    Field(Rc<Self>, String),
-    Item(Rc<Self>, usize),
-}
-
-impl Path {
-    fn write(&self, out: &mut String) {
-        match self {
-            Self::Root => {}
-            Self::Field(parent, name) => {
-                parent.write(out);
-                // A key with dots in it, such as a label's, must not read as a path.
-                if name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-                {
-                    let dot = if out.is_empty() { "" } else { "." };
-                    let _infallible = write!(out, "{dot}{name}");
-                } else {
-                    let _infallible = write!(out, "[{}]", Node::String(shortened(name)));
-                }
-            }
-            Self::Item(parent, index) => {
-                parent.write(out);
-                let _infallible = write!(out, "[{index}]");
-            }
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut out = String::new();
-        self.write(&mut out);
-        out
-    }
-}
-
 /// A value, and where it stands.
 #[derive(Clone)]
 struct At<'a> {
-    node: &'a Node,
-    path: Rc<Path>,
+    node: &'a Node<'a>,
+    /// The list or map that it is in. Only they have a path of their own, which
+    /// is shared by what they hold: most values are right, and then nobody asks.
+    parent: Option<Rc<Path<'a>>>,
+    step: Step<'a>,
     report: &'a Report,
 }
 
 impl<'a> At<'a> {
-    fn root(node: &'a Node, report: &'a Report) -> Self {
+    fn root(node: &'a Node<'a>, report: &'a Report) -> Self {
         Self {
             node,
-            path: Rc::new(Path::Root),
+            parent: None,
+            step: Step::Start,
             report,
+        }
+    }
+
+    fn path(&self) -> Path<'a> {
+        Path {
+            parent: self.parent.clone(),
+            step: self.step,
+        }
+    }
+
+    /// What `node`, one step further, is.
+    fn inner(&self, path: &Rc<Path<'a>>, step: Step<'a>, node: &'a Node<'a>) -> Self {
+        Self {
+            node,
+            parent: Some(Rc::clone(path)),
+            step,
+            report: self.report,
         }
     }
 
     /// Reports that this value is not what was expected.
     fn complain(&self, expected: impl Into<String>) {
         self.mistake(
-            &self.path,
+            &self.path(),
             shortened(&self.node.to_string()),
             expected.into(),
         );
@@ -134,10 +112,10 @@ impl<'a> At<'a> {
         Err(Wrong)
     }
 
-    fn mistake(&self, path: &Path, value: String, expected: String) {
+    fn mistake(&self, path: &Path<'_>, value: String, expected: String) {
         self.report.push(Mistake {
-            source: Some(self.report.source.clone()),
-            document: Some(self.report.document),
+            source: None,
+            document: None,
             object: None,
             path: path.text(),
             value: Some(value),
@@ -147,20 +125,16 @@ impl<'a> At<'a> {
 
     fn warn(&self, message: impl Into<String>) {
         self.report.warnings.borrow_mut().push(Warning {
-            source: Some(self.report.source.clone()),
-            document: Some(self.report.document),
+            source: None,
+            document: None,
             object: None,
-            path: self.path.text(),
+            path: self.path().text(),
             message: message.into(),
         });
     }
 
-    fn field(&self, name: &str, node: &'a Node) -> Self {
-        Self {
-            node,
-            path: Rc::new(Path::Field(Rc::clone(&self.path), name.to_owned())),
-            report: self.report,
-        }
+    fn field(&self, name: &'a str, node: &'a Node<'a>) -> Self {
+        self.inner(&Rc::new(self.path()), Step::Field(name), node)
     }
 
     fn string(&self) -> Read<&'a str> {
@@ -211,68 +185,92 @@ impl<'a> At<'a> {
         };
         if items.len() > max {
             self.mistake(
-                &self.path,
+                &self.path(),
                 format!("{} items", items.len()),
                 format!("a list of at most {max}"),
             );
             return Err(Wrong);
         }
-        let each = items.iter().enumerate().map(|(index, node)| {
-            let path = Rc::new(Path::Item(Rc::clone(&self.path), index));
-            read(&Self {
-                node,
-                path,
-                report: self.report,
-            })
-        });
-        all(each.collect())
+        let path = Rc::new(self.path());
+        let mut all = Vec::with_capacity(items.len());
+        for (index, node) in items.iter().enumerate() {
+            all.extend(read(&self.inner(&path, Step::Item(index), node)));
+        }
+        if all.len() < items.len() {
+            Err(Wrong)
+        } else {
+            Ok(all)
+        }
     }
 
     /// The entries of a map whose keys are the operator's, each once.
-    fn entries(&self, max: usize) -> Read<Vec<(&'a str, Self)>> {
+    fn entries(&self, max: usize) -> Read<impl Iterator<Item = (&'a str, Self)>> {
+        let (path, entries) = self.keys(max)?;
+        let at = self.clone();
+        let inner = move |(key, node)| (key, at.inner(&path, Step::Field(key), node));
+        Ok(entries.into_iter().map(inner))
+    }
+
+    /// The keys of a map and what stands there, each once, and the path to them.
+    #[expect(
+        clippy::type_complexity,
+        reason = "it is taken apart where it is called"
+    )]
+    fn keys(&self, max: usize) -> Read<(Rc<Path<'a>>, Vec<(&'a str, &'a Node<'a>)>)> {
         let Node::Map(entries) = self.node else {
             return self.wrong("a map");
         };
         if entries.len() > max {
             self.mistake(
-                &self.path,
+                &self.path(),
                 format!("{} entries", entries.len()),
                 format!("a map of at most {max}"),
             );
             return Err(Wrong);
         }
-        let mut seen: Vec<(&str, Self)> = Vec::with_capacity(entries.len());
+        let path = Rc::new(self.path());
+        let mut seen: Vec<(&str, &Node<'_>)> = Vec::with_capacity(entries.len());
         for (key, node) in entries {
-            let at = self.field(key, node);
             if seen.iter().any(|(name, _)| name == key) {
-                self.mistake(&at.path, "given twice".into(), "each key once".into());
+                let at = self.inner(&path, Step::Field(key), node);
+                self.mistake(&at.path(), "given twice".into(), "each key once".into());
             } else {
-                seen.push((key, at));
+                seen.push((key, node));
             }
         }
-        Ok(seen)
+        Ok((path, seen))
     }
 
     /// The fields of a map whose keys are weir's.
     fn fields(&self) -> Read<Fields<'a>> {
+        let (path, entries) = self.keys(FIELDS_MAX)?;
         Ok(Fields {
             at: self.clone(),
-            entries: self.entries(FIELDS_MAX)?,
-            asked: Vec::new(),
+            path,
+            entries,
+            asked: Vec::with_capacity(ASKED),
         })
     }
 }
 
-/// All values, or none if one of them is wrong.
-fn all<T>(read: Vec<Read<T>>) -> Read<Vec<T>> {
-    read.into_iter().collect()
+/// All values, or none if one of them is wrong. Each is read, either way.
+fn all<T, C: FromIterator<T>>(read: impl Iterator<Item = Read<T>>) -> Read<C> {
+    let mut wrong = false;
+    let right = read.filter_map(|read| {
+        wrong |= read.is_err();
+        read.ok()
+    });
+    let right = right.collect();
+    if wrong { Err(Wrong) } else { Ok(right) }
 }
 
 /// The fields of one map. Whoever is done asking calls [`Fields::finish`],
 /// which reports every field that nobody asked for.
 struct Fields<'a> {
     at: At<'a>,
-    entries: Vec<(&'a str, At<'a>)>,
+    path: Rc<Path<'a>>,
+    /// Those that nobody took, as they were written.
+    entries: Vec<(&'a str, &'a Node<'a>)>,
     asked: Vec<&'static str>,
 }
 
@@ -302,14 +300,18 @@ impl<'a> Fields<'a> {
         if let Some(at) = self.find(name) {
             return read(&at);
         }
-        let path = Path::Field(Rc::clone(&self.at.path), name.to_owned());
+        let path = Path {
+            parent: Some(Rc::clone(&self.path)),
+            step: Step::Field(name),
+        };
         self.at.mistake(&path, "absent".into(), expected.to_owned());
         Err(Wrong)
     }
 
     fn take(&mut self, name: &str) -> Option<At<'a>> {
         let index = self.entries.iter().position(|(key, _)| *key == name)?;
-        Some(self.entries.swap_remove(index).1)
+        let (name, node) = self.entries.remove(index);
+        Some(self.at.inner(&self.path, Step::Field(name), node))
     }
 
     /// A field of the design that means nothing yet: saying so beats ignoring it.
@@ -336,9 +338,7 @@ impl<'a> Fields<'a> {
 
     /// Reports the fields that are left.
     fn finish(self) {
-        let mut left = self.entries;
-        left.sort_by_key(|(name, _)| self.at.position(name));
-        for (name, at) in left {
+        for (name, node) in self.entries {
             let close =
                 |known: &&&str| strsim::damerau_levenshtein(name, known) <= 2.min(name.len() / 2);
             let hint = match self
@@ -350,20 +350,8 @@ impl<'a> Fields<'a> {
                 Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; known here: {}", self.asked.join(", ")),
             };
+            let at = self.at.inner(&self.path, Step::Field(name), node);
             at.complain(format!("no field of this name{hint}"));
-        }
-    }
-}
-
-impl At<'_> {
-    /// Where in its map a key was written, so that reports keep that order.
-    fn position(&self, name: &str) -> usize {
-        match self.node {
-            Node::Map(entries) => entries
-                .iter()
-                .position(|(key, _)| key == name)
-                .unwrap_or(usize::MAX),
-            _ => usize::MAX,
         }
     }
 }

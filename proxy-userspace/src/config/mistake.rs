@@ -121,6 +121,14 @@ impl Mistakes {
         }
     }
 
+    /// Says where they were found.
+    pub(super) fn place(&mut self, source: &str, document: usize) {
+        for mistake in &mut self.mistakes {
+            mistake.source = Some(source.to_owned());
+            mistake.document = Some(document);
+        }
+    }
+
     pub(super) fn append(&mut self, other: Self) {
         self.omitted += other.omitted;
         self.unreadable |= other.unreadable;
@@ -199,6 +207,18 @@ impl Warnings {
             self.listed.push(warning);
         } else {
             self.omitted += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// Says where they were found.
+    pub(super) fn place(&mut self, source: &str, document: usize) {
+        for warning in &mut self.listed {
+            warning.source = Some(source.to_owned());
+            warning.document = Some(document);
         }
     }
 

@@ -73,6 +73,56 @@ async fn every_mistake_is_reported_and_nothing_changed() {
 }
 
 #[tokio::test]
+async fn a_receipt_says_the_version_that_each_object_has_now() {
+    let daemon = shop().await;
+    // The Service and the second of the Workloads.
+    let changed = SHOP
+        .replace("port: 80", "port: 81")
+        .replace("10.0.0.2", "10.0.0.3");
+    let receipt = daemon.post("/v1/apply", &changed).await;
+    let receipt = receipt.json(StatusCode::OK);
+    let mut said = Vec::new();
+    for object in receipt["objects"].as_array().unwrap() {
+        let part = |key: &str| object[key].as_str().unwrap();
+        let kind = part("kind").to_ascii_lowercase();
+        let path = format!("/v1/{kind}/{}/{}", part("namespace"), part("name"));
+        let now = daemon.get(&path).await.json(StatusCode::OK);
+        assert_eq!(now["metadata"]["resourceVersion"], part("resourceVersion"));
+        said.push((part("change"), part("resourceVersion")));
+    }
+    let (old, new) = (("unchanged", "1"), ("configured", "2"));
+    assert_eq!(said, [new, old, new, old]);
+    let dry = daemon.post("/v1/apply?dryRun=true", SHOP).await;
+    let dry = dry.json(StatusCode::OK);
+    assert!(dry["objects"][0].get("resourceVersion").is_none(), "{dry}");
+}
+
+#[tokio::test]
+async fn one_file_goes_as_it_is_with_its_name_beside_it() {
+    let daemon = shop().await;
+    let yaml = Some(("content-type", "application/yaml"));
+    let wrong = SHOP.replace("port: 80", "prot: 80");
+    let path = "/v1/apply?source=the%20rules.yaml&dryRun=true";
+    let problem = daemon.send("POST", path, yaml, &wrong).await;
+    let problem = problem.json(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(problem["mistakes"][0]["source"], "the rules.yaml");
+    let receipt = daemon.send("POST", path, yaml, SHOP).await;
+    assert_eq!(changes(&receipt.json(StatusCode::OK)).len(), 4);
+    // Where there is nothing that it could name, it is a mistake.
+    let envelope = Some(("content-type", "application/vnd.weir.sources+json"));
+    for (path, header) in [
+        (path, envelope),
+        ("/v1/apply?mode=delete&object=service/a/b&source=x", None),
+        ("/v1/undo?source=x", None),
+    ] {
+        let problem = daemon.send("POST", path, header, "{}").await;
+        let problem = problem.json(StatusCode::BAD_REQUEST);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("source"), "{path}: {detail}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_set_of_documents_is_refused() {
     let daemon = Daemon::start().await;
     let yaml = ("content-type", "application/yaml");

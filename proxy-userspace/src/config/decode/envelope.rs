@@ -1,7 +1,10 @@
 //! What every document has around its kind: `apiVersion`, `kind`, and the
 //! decision whether it is ours at all.
 
-use std::sync::Arc;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, LazyLock};
+
+use hashbrown::DefaultHashBuilder;
 
 use super::metadata::{Metadata, Scope, metadata};
 use super::{At, Fields, LATER, Read, Report, Wrong, egress, mesh, route, service, workload};
@@ -13,9 +16,38 @@ use crate::config::store::ResourceVersion;
 /// An object, and where it was found.
 pub(in crate::config) struct Found {
     pub(in crate::config) object: Object,
+    /// Of its kind and name. Taken here, where they are at hand: to whoever looks
+    /// at a hundred thousand objects after another, each is far away.
+    pub(in crate::config) hash: u64,
     pub(in crate::config) version: Option<ResourceVersion>,
     /// Within its document; a `List` holds many.
     pub(in crate::config) path: String,
+}
+
+/// The objects of one document. Nearly all hold one: that one takes no list.
+#[derive(Default)]
+pub(in crate::config) struct Objects {
+    first: Option<Found>,
+    others: Vec<Found>,
+}
+
+impl Objects {
+    fn push(&mut self, found: Found) {
+        if self.first.is_none() {
+            self.first = Some(found);
+        } else {
+            self.others.push(found);
+        }
+    }
+}
+
+impl IntoIterator for Objects {
+    type Item = Found;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Found>, std::vec::IntoIter<Found>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.others)
+    }
 }
 
 /// Items of a `List`: as many as there may be workloads.
@@ -24,17 +56,20 @@ const LIST_MAX: usize = 250_000;
 /// How deep one `List` may hold another.
 const LISTS_MAX: usize = 3;
 
+/// One for all of [`Found::hash`], seeded anew in each process.
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+
 const WEIR: &str = "weir.dev/v1";
 const ISTIO: &str = "config.istio.io/v1alpha2";
 
 /// Decodes one document: an object, a list of them, or something that is not ours.
-pub(in crate::config) fn document(node: &Node, report: &Report) -> Vec<Found> {
-    let mut found = Vec::new();
+pub(in crate::config) fn document(node: &Node<'_>, report: &Report) -> Objects {
+    let mut found = Objects::default();
     item(&At::root(node, report), LISTS_MAX, &mut found);
     found
 }
 
-fn item(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
+fn item(at: &At<'_>, lists: usize, found: &mut Objects) {
     if !matches!(at.node, Node::Map(_)) {
         return at.complain("a map with apiVersion, kind, metadata and spec");
     }
@@ -55,7 +90,11 @@ fn item(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
         Class::Later => at
             .field("kind", at.node.get("kind").unwrap_or(at.node))
             .complain(format!("no {kind}: {LATER}")),
-        Class::Ours(kind) => found.extend(ours(at, kind)),
+        Class::Ours(kind) => {
+            if let Ok(ours) = ours(at, kind) {
+                found.push(ours);
+            }
+        }
         Class::Unclear => unclear(at),
     }
 }
@@ -89,7 +128,7 @@ fn classify(api_version: &str, kind: &str) -> Class {
     }
 }
 
-fn list(at: &At<'_>, lists: usize, found: &mut Vec<Found>) {
+fn list(at: &At<'_>, lists: usize, found: &mut Objects) {
     let Ok(mut fields) = at.fields() else { return };
     // What a server says about the list as a whole means nothing here.
     for name in ["apiVersion", "kind", "metadata"] {
@@ -160,21 +199,29 @@ fn ours(at: &At<'_>, kind: Kind) -> Read<Found> {
         Err(Wrong)
     } else {
         Ok(Found {
+            hash: HASHER.hash_one((object.kind(), object.name())),
             object,
             version,
-            path: at.path.text(),
+            path: at.path().text(),
         })
     }
 }
 
 fn api_version(fields: &mut Fields<'_>, kind: Kind) -> Read<()> {
-    let accepted: &[&str] = match kind {
-        Kind::Service => &["v1"],
-        Kind::RouteRule | Kind::EgressRule => &[WEIR, ISTIO],
-        Kind::Workload | Kind::MeshConfig => &[WEIR],
+    let (accepted, expected): (&[&str], _) = match kind {
+        Kind::Service => (&["v1"], "v1 for a Service"),
+        Kind::RouteRule => (
+            &[WEIR, ISTIO],
+            "weir.dev/v1 or config.istio.io/v1alpha2 for a RouteRule",
+        ),
+        Kind::EgressRule => (
+            &[WEIR, ISTIO],
+            "weir.dev/v1 or config.istio.io/v1alpha2 for a EgressRule",
+        ),
+        Kind::Workload => (&[WEIR], "weir.dev/v1 for a Workload"),
+        Kind::MeshConfig => (&[WEIR], "weir.dev/v1 for a MeshConfig"),
     };
-    let expected = format!("{} for a {kind}", accepted.join(" or "));
-    fields.required("apiVersion", &expected, |at| {
-        at.text(&expected, |text| accepted.contains(&text).then_some(()))
+    fields.required("apiVersion", expected, |at| {
+        at.text(expected, |text| accepted.contains(&text).then_some(()))
     })
 }

@@ -90,7 +90,7 @@ pub(super) fn label<'a>(at: &At<'a>) -> Read<&'a str> {
 }
 
 pub(super) fn labels(at: &At<'_>) -> Read<Labels> {
-    let pairs = at.entries(LABELS_MAX)?.into_iter().map(|(key, at)| {
+    let pairs = at.entries(LABELS_MAX)?.map(|(key, at)| {
         let known = is_label_key(key);
         if !known {
             at.complain("a label key of letters, digits, `-`, `_` and `.`, with a `domain/` before it or not");
@@ -100,5 +100,5 @@ pub(super) fn labels(at: &At<'_>) -> Read<Labels> {
         Ok((key.to_owned(), value))
     });
     // A wrong key was reported, which refuses the document as it is.
-    all(pairs.collect()).map(Labels::from_iter)
+    all(pairs)
 }

@@ -120,7 +120,7 @@ fn request(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
 
 /// In the order of the fields, so that two spellings of one rule are equal.
 fn headers(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
-    let matches = at.entries(HEADERS_MAX)?.into_iter().map(|(key, at)| {
+    let matches = at.entries(HEADERS_MAX)?.map(|(key, at)| {
         let field = request_field(key).map_or_else(
             || at.wrong("`uri`, `method`, `authority`, `scheme` or the name of a header"),
             Ok,
@@ -128,7 +128,7 @@ fn headers(at: &At<'_>) -> Read<Vec<(RequestField, StringMatch)>> {
         let value = string_match(&at);
         Ok((field?, value?))
     });
-    let mut matches = all(matches.collect())?;
+    let mut matches: Vec<_> = all(matches)?;
     matches.sort_by(|(a, _), (b, _)| a.cmp(b));
     if let Some(pair) = matches.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         at.complain(format!(
@@ -196,7 +196,7 @@ fn routes(at: &At<'_>, own_namespace: &str, to: Result<&ObjectName, &Wrong>) -> 
     let sum: u32 = routes.iter().map(|route| route.weight).sum();
     if sum != 100 {
         at.mistake(
-            &at.path,
+            &at.path(),
             format!("weights that sum to {sum}"),
             "weights that sum to 100".into(),
         );
