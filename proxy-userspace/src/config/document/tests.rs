@@ -279,6 +279,36 @@ fn a_hundred_thousand_workloads_fit_into_one_input() {
 }
 
 #[test]
+fn many_documents_keep_their_order_and_their_numbers() {
+    let line = |name: &str| {
+        let spec = r#"{"spec":{"destination":{"name":"a"},"route":[{}]},"kind":"RouteRule","#;
+        format!("{spec}\"apiVersion\":\"weir.dev/v1\",\"metadata\":{{\"name\":\"{name}\"}}}}\n")
+    };
+    let mut lines: Vec<String> = (0..5_000)
+        .map(|number| line(&format!("r{number}")))
+        .collect();
+    let parsed = parse_text(&lines.concat()).unwrap();
+    let expected: Vec<_> = (0..5_000).map(|number| format!("r{number}")).collect();
+    assert_eq!(names(&parsed), expected);
+    lines[4_000] = line("r7");
+    lines[3_000] = line("R");
+    lines[4_999] = line("R");
+    let mistakes = parse_text(&lines.concat()).unwrap_err().to_string();
+    let said: Vec<_> = mistakes.lines().collect();
+    assert_eq!(said.len(), 3, "{mistakes}");
+    assert!(said[0].starts_with("rules.yaml: document 3001: metadata.name: \"R\""));
+    assert!(said[1].starts_with("rules.yaml: document 4001: RouteRule default/r7"));
+    assert!(
+        said[1].ends_with("rules.yaml, document 8 too"),
+        "{mistakes}"
+    );
+    assert!(said[2].starts_with("rules.yaml: document 5000: metadata.name: \"R\""));
+    // What ends badly is no JSON at all; YAML says where.
+    lines.push("{\"kind\": ".into());
+    assert!(refused(&lines.concat()).contains("line "), "said where");
+}
+
+#[test]
 fn the_examples_of_the_documentation_are_right() {
     let text = include_str!("../../../../docs/kinds.md");
     let examples: Vec<_> = text
