@@ -29,6 +29,9 @@ impl<'a> Document<'a> {
     }
 
     /// As a value.
+    ///
+    /// # Panics
+    /// Never: it would if a key were no text.
     pub fn to_value(self) -> Value {
         serde_json::to_value(self).expect("every key of a document is text")
     }

@@ -48,11 +48,11 @@ impl Objects {
     pub fn upsert(&mut self, object: Object) -> Former {
         let (mut inventory, mut rules) = self.halves();
         match object {
-            Object::Service(object) => inventory.service(object),
-            Object::Workload(object) => inventory.workload(object),
-            Object::RouteRule(object) => rules.route_rule(object),
-            Object::EgressRule(object) => rules.egress_rule(object),
-            Object::MeshConfig(object) => rules.mesh_config(object),
+            Object::Service(object) => inventory.service(&object),
+            Object::Workload(object) => inventory.workload(&object),
+            Object::RouteRule(object) => rules.route_rule(&object),
+            Object::EgressRule(object) => rules.egress_rule(&object),
+            Object::MeshConfig(object) => rules.mesh_config(&object),
         }
     }
 
@@ -74,13 +74,13 @@ impl Objects {
         let (mut inventory, mut rules) = self.halves();
         let mut found = thread::scope(|scope| {
             let rules = scope.spawn(|| {
-                let mut found = each(route_rules, |object| rules.route_rule(object));
-                found.extend(each(egress_rules, |object| rules.egress_rule(object)));
-                found.extend(each(mesh_configs, |object| rules.mesh_config(object)));
+                let mut found = each(route_rules, |object| rules.route_rule(&object));
+                found.extend(each(egress_rules, |object| rules.egress_rule(&object)));
+                found.extend(each(mesh_configs, |object| rules.mesh_config(&object)));
                 found
             });
-            let mut found = each(services, |object| inventory.service(object));
-            found.extend(each(workloads, |object| inventory.workload(object)));
+            let mut found = each(services, |object| inventory.service(&object));
+            found.extend(each(workloads, |object| inventory.workload(&object)));
             found.extend(rules.join().unwrap_or_else(|panic| resume_unwind(panic)));
             found
         });
@@ -88,13 +88,13 @@ impl Objects {
         found.into_iter().map(|(_, former)| former).collect()
     }
 
-    fn halves(&mut self) -> (Inventory<'_>, Rules<'_>) {
-        let inventory = Inventory {
+    fn halves(&mut self) -> (InventoryHalf<'_>, RulesHalf<'_>) {
+        let inventory = InventoryHalf {
             services: &mut self.services,
             workloads: &mut self.workloads,
             index: &mut self.index.inventory,
         };
-        let rules = Rules {
+        let rules = RulesHalf {
             route_rules: &mut self.route_rules,
             egress_rules: &mut self.egress_rules,
             mesh_configs: &mut self.mesh_configs,
@@ -205,21 +205,21 @@ impl Objects {
 }
 
 /// Services and workloads, to be changed.
-struct Inventory<'a> {
+struct InventoryHalf<'a> {
     services: &'a mut Of<Service>,
     workloads: &'a mut Of<Workload>,
     index: &'a mut InventoryIndex,
 }
 
-impl Inventory<'_> {
-    fn service(&mut self, object: Arc<Service>) -> Former {
+impl InventoryHalf<'_> {
+    fn service(&mut self, object: &Arc<Service>) -> Former {
         put(self.services, object, Object::Service, |old, new| {
             old.inspect(|old| self.index.remove_service(old));
             self.index.add_service(new);
         })
     }
 
-    fn workload(&mut self, object: Arc<Workload>) -> Former {
+    fn workload(&mut self, object: &Arc<Workload>) -> Former {
         put(self.workloads, object, Object::Workload, |old, new| {
             old.inspect(|old| self.index.remove_workload(old));
             self.index.add_workload(new);
@@ -228,29 +228,29 @@ impl Inventory<'_> {
 }
 
 /// Rules, to be changed.
-struct Rules<'a> {
+struct RulesHalf<'a> {
     route_rules: &'a mut Of<RouteRule>,
     egress_rules: &'a mut Of<EgressRule>,
     mesh_configs: &'a mut Of<MeshConfig>,
     index: &'a mut RulesIndex,
 }
 
-impl Rules<'_> {
-    fn route_rule(&mut self, object: Arc<RouteRule>) -> Former {
+impl RulesHalf<'_> {
+    fn route_rule(&mut self, object: &Arc<RouteRule>) -> Former {
         put(self.route_rules, object, Object::RouteRule, |old, new| {
             old.inspect(|old| self.index.remove_route_rule(old));
             self.index.add_route_rule(new);
         })
     }
 
-    fn egress_rule(&mut self, object: Arc<EgressRule>) -> Former {
+    fn egress_rule(&mut self, object: &Arc<EgressRule>) -> Former {
         put(self.egress_rules, object, Object::EgressRule, |old, new| {
             old.inspect(|old| self.index.remove_egress_rule(old));
             self.index.add_egress_rule(new);
         })
     }
 
-    fn mesh_config(&mut self, object: Arc<MeshConfig>) -> Former {
+    fn mesh_config(&mut self, object: &Arc<MeshConfig>) -> Former {
         put(self.mesh_configs, object, Object::MeshConfig, |_, _| {})
     }
 }
@@ -258,7 +258,7 @@ impl Rules<'_> {
 /// Puts an object in its place, and tells `index` if that changes anything.
 fn put<T: HasName>(
     map: &mut Of<T>,
-    object: Arc<T>,
+    object: &Arc<T>,
     kind: fn(Arc<T>) -> Object,
     index: impl FnOnce(Option<&Arc<T>>, &Arc<T>),
 ) -> Former {
@@ -267,12 +267,12 @@ fn put<T: HasName>(
     if let Some(old) = &old {
         let old = kind(Arc::clone(old));
         // The old one stays, so that whoever compares by pointer sees no change.
-        if old == kind(Arc::clone(&object)) {
+        if old == kind(Arc::clone(object)) {
             return Former::Same(old);
         }
     }
-    index(old.as_ref(), &object);
-    map.insert(name.clone(), Arc::clone(&object));
+    index(old.as_ref(), object);
+    map.insert(name.clone(), Arc::clone(object));
     old.map_or(Former::Nothing, |old| Former::Other(kind(old)))
 }
 

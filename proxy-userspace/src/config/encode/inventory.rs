@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use proxy_common::Acceleration;
 use serde::Serialize;
 
 use crate::config::object::{AppProtocol, Labels, Service, ServicePort, Workload};
@@ -113,7 +114,7 @@ impl<'a> WorkloadSpec<'a> {
             netns: local.map(|local| local.netns.to_string_lossy()),
             cgroup: local.map(|local| local.cgroup.to_string_lossy()),
             enrolled: local.map(|local| local.enrolled),
-            accelerate: accelerate.map(|accelerate| accelerate.name()),
+            accelerate: accelerate.map(Acceleration::name),
         }
     }
 }

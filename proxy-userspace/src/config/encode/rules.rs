@@ -148,7 +148,7 @@ impl<'a> EgressSpec<'a> {
                 service: Text(target),
             },
             ports: ports.collect(),
-            source: (namespace.is_some() || !labels.is_empty()).then(|| Whom {
+            source: (namespace.is_some() || !labels.is_empty()).then_some(Whom {
                 name: None,
                 namespace: namespace.as_deref(),
                 labels,
