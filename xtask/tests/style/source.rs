@@ -152,7 +152,7 @@ fn walk(root: &Path, below: &str, sources: &mut Vec<Source>) {
         let name = entry.file_name().into_string().expect("names are plain");
         let path = format!("{below}{name}");
         let hidden = name.starts_with('.') && ![".ci", ".github", ".cargo"].contains(&&*name);
-        if hidden || path == "target" {
+        if hidden || name == "target" {
             continue;
         }
         if entry.file_type().expect("it has a type").is_dir() {
