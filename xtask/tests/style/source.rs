@@ -152,7 +152,7 @@ fn walk(root: &Path, below: &str, sources: &mut Vec<Source>) {
         let name = entry.file_name().into_string().expect("names are plain");
         let path = format!("{below}{name}");
         let hidden = name.starts_with('.') && ![".ci", ".github", ".cargo"].contains(&&*name);
-        if hidden || name == "target" {
+        if hidden || ["target", "fuzz/target"].contains(&path.as_str()) {
             continue;
         }
         if entry.file_type().expect("it has a type").is_dir() {
