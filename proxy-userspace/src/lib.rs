@@ -5,6 +5,7 @@
 pub mod accelerate;
 pub mod admin;
 pub mod balance;
+mod beside;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -1,15 +1,14 @@
 //! The set of all objects. Owns who is in it; what the objects say of each
 //! other is `check`'s.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 
 use imbl::OrdMap;
 
 use super::index::{HasName, Index, InventoryIndex, RulesIndex};
 use super::object::{EgressRule, MeshConfig, Object, ObjectName, RouteRule, Service, Workload};
 use super::{Kind, Mistakes, Warning, check};
+use crate::beside::both;
 
 type Of<T> = OrdMap<ObjectName, Arc<T>>;
 
@@ -72,18 +71,20 @@ impl Objects {
             }
         }
         let (mut inventory, mut rules) = self.halves();
-        let mut found = thread::scope(|scope| {
-            let rules = scope.spawn(|| {
+        let (of_rules, mut found) = both(
+            || {
                 let mut found = each(route_rules, |object| rules.route_rule(&object));
                 found.extend(each(egress_rules, |object| rules.egress_rule(&object)));
                 found.extend(each(mesh_configs, |object| rules.mesh_config(&object)));
                 found
-            });
-            let mut found = each(services, |object| inventory.service(&object));
-            found.extend(each(workloads, |object| inventory.workload(&object)));
-            found.extend(rules.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            found
-        });
+            },
+            || {
+                let mut found = each(services, |object| inventory.service(&object));
+                found.extend(each(workloads, |object| inventory.workload(&object)));
+                found
+            },
+        );
+        found.extend(of_rules);
         found.sort_unstable_by_key(|(place, _)| *place);
         found.into_iter().map(|(_, former)| former).collect()
     }

@@ -3,9 +3,7 @@
 //! Owns the former configuration until the next one is in force and stored.
 
 use std::collections::HashSet;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 
 use arc_swap::ArcSwap;
 
@@ -14,6 +12,7 @@ use super::dataplane::{Dataplane, InstallError};
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::view::View;
+use crate::beside::both;
 use crate::config::{
     self, Entry, Kind, Object, ObjectName, Objects, Parsed, PatchType, Receipt, Store, StoreError,
     Warning,
@@ -297,15 +296,12 @@ impl Writer {
         // Unchanged objects are installed too: what could not be had before
         // (a pod's namespace, say) may be there now.
         // Meanwhile the disk gets what does not hold before it is sealed.
-        let (installed, staged) = thread::scope(|scope| {
-            let store = &self.store;
-            let staging = scope.spawn(|| store.stage(next, intent.author));
-            let installed = self
-                .dataplane
-                .install(next, numbers.generation, numbers.revision);
-            (installed, staging.join())
-        });
-        let staged = staged.unwrap_or_else(|panic| resume_unwind(panic));
+        let store = &self.store;
+        let dataplane = &mut self.dataplane;
+        let (staged, installed) = both(
+            || store.stage(next, intent.author),
+            || dataplane.install(next, numbers.generation, numbers.revision),
+        );
         let left_out = installed.map_err(|error| {
             if let InstallError::Closed(_) = error {
                 self.add_warning(error.to_string());

@@ -6,9 +6,7 @@
 //! an object, and a failure on the way leaves something that is closed.
 
 use std::collections::BTreeSet;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 
 use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData};
@@ -24,6 +22,7 @@ use super::batch::{self, Batched, Keyed};
 use super::error::KernelError;
 use super::limits::{Limits, TableMap};
 use super::maps::Maps;
+use crate::beside::both;
 use crate::tables::{EgressPrefix, TableSet};
 
 /// The differences between two maps, by what they do.
@@ -151,8 +150,8 @@ pub fn write(
 fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let changes = plan.changes;
     // As nobody refers to it, egress may come at the same time as the rest.
-    let (egress, services) = thread::scope(|scope| {
-        let egress = scope.spawn(|| {
+    let (egress, services) = both(
+        || {
             let ports = changes.ports.new.iter().chain(&changes.ports.changed);
             put(&mut maps.egress_ports, "EGRESS_PORTS", ports.copied())?;
             let new = changes.egress.new.iter();
@@ -160,8 +159,8 @@ fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
                 &mut maps.egress,
                 new.filter(|(prefix, _)| !plan.live_policy_sets.contains(&prefix.1.policy_set)),
             )
-        });
-        let services = (|| {
+        },
+        || {
             write_blocks(&mut maps.endpoints, changes)?;
             // Of services that did not tell sources apart yet, or of sources that are new.
             let routes = changes.routes.new.iter().copied();
@@ -170,10 +169,9 @@ fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
             insert_services(addresses, services, changes, |network| {
                 !plan.live_networks.contains(&network)
             })
-        })();
-        (egress.join(), services)
-    });
-    egress.unwrap_or_else(|panic| resume_unwind(panic))?;
+        },
+    );
+    egress?;
     services
 }
 

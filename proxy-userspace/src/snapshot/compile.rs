@@ -9,9 +9,7 @@ mod inventory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use imbl::OrdMap;
@@ -27,6 +25,7 @@ use super::mesh::Mesh;
 use super::policies::Policies;
 use super::{Basis, CANARY, Snapshot, Source};
 use crate::balance::NoRoom;
+use crate::beside::both;
 use crate::config::Objects;
 use crate::config::object::{ObjectName, Workload};
 use crate::node::{CANARY_ADDRS, CANARY_PORT, Pod};
@@ -118,15 +117,11 @@ impl Compiler {
         let Self {
             inventory, egress, ..
         } = self;
-        let (services, egress) = thread::scope(|scope| {
-            let egress = scope.spawn(|| egress.compile(objects, former));
-            (
-                inventory.compile(objects, former, &mut snapshot),
-                egress.join(),
-            )
-        });
+        let (egress, services) = both(
+            || egress.compile(objects, former),
+            || inventory.compile(objects, former, &mut snapshot),
+        );
         services?;
-        let egress = egress.unwrap_or_else(|panic| resume_unwind(panic));
         egress.put_into(&mut snapshot);
         Ok(snapshot)
     }
