@@ -12,7 +12,8 @@ use proxy_common::{
 
 use crate::context::{ALLOW, Family, refuse, rewrite};
 use crate::ending::no_endpoint;
-use crate::maps::{self, count};
+use crate::maps::count;
+use crate::note;
 use crate::tables::KernelTables;
 
 /// Rewrites the destination to an endpoint, or refuses; the value is the
@@ -47,9 +48,7 @@ pub fn run(
     // SAFETY: the helper takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut note = Note::balanced(workload.id, dst, decision, endpoint, now);
-    // SAFETY: the helper copies `note`; the map is of this value type.
-    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut note)) };
-    if stored.is_null() {
+    if !note::write(ctx, &mut note) {
         return refuse(Counter::TableFull);
     }
     rewrite(ctx, family, endpoint);

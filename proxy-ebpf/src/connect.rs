@@ -38,6 +38,7 @@ use crate::context::{
 use crate::datagram::{self, Call};
 use crate::event::report;
 use crate::maps::{self, count};
+use crate::note;
 use crate::tables::KernelTables;
 
 const ENETUNREACH: i32 = 101;
@@ -64,7 +65,7 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
         }
         return ALLOW;
     }
-    forget_note(ctx);
+    note::forget(ctx);
     let dst = destination(ctx, family);
     if transport == Transport::Udp {
         return datagram::decided(ctx, family, Call::Connect, netns, workload, dst);
@@ -152,9 +153,7 @@ fn proxy(
         return Outcome::Done(refuse(counter));
     }
     let mut note = Note::proxied(Flow::new(workload.id, dst, decision));
-    // SAFETY: the helper copies `note`; the map is of this value type.
-    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut note)) };
-    if stored.is_null() {
+    if !note::write(ctx, &mut note) {
         return Outcome::Done(refuse(Counter::TableFull));
     }
     let to = Destination {
@@ -272,13 +271,4 @@ fn proxy_down(workload: &Workload, decision: &Decision, absence: Absence) -> i32
         return ALLOW;
     }
     refuse(closed)
-}
-
-/// A socket can dial again after `AF_UNSPEC`: what it noted then is void now.
-#[inline(always)]
-fn forget_note(ctx: &SockAddrContext) {
-    // SAFETY: `sk` is a valid socket; deleting nothing is an error that means nothing.
-    unsafe {
-        let _absent = maps::NOTES.delete((*raw(ctx)).__bindgen_anon_1.sk);
-    }
 }

@@ -203,9 +203,7 @@ fn note(
     // SAFETY: the helper takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut note = Note::balanced(workload.id, dst, decision, endpoint, now);
-    // SAFETY: the helper copies `note`; the map is of this value type.
-    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(&mut note)) };
-    !stored.is_null()
+    crate::note::write(ctx, &mut note)
 }
 
 /// No endpoint is ready for it.

@@ -14,6 +14,12 @@ use super::limits::{Limits, TableMap};
 use super::link::{self, AttachType};
 use super::{Cgroup, LoadOptions, Pins, accelerate, maps, rival};
 
+/// The name of the hooks' word on whether the kernel speaks Multipath TCP.
+const MULTIPATH: &str = "MULTIPATH";
+
+/// Present in every network namespace of a kernel that does.
+const MULTIPATH_SETTINGS: &str = "/proc/sys/net/mptcp";
+
 /// What the hooks know of the node.
 pub fn node_config(limits: &Limits, proxy_cgroup: u64, extent: Extent) -> NodeConfig {
     NodeConfig {
@@ -46,6 +52,8 @@ pub fn load_object(pins: &Pins, options: &LoadOptions) -> Result<Ebpf, KernelErr
         0
     };
     loader.override_global(accelerate::WRITE_SEQ_OFFSET, &offset, true);
+    let multipath = u8::from(Path::new(MULTIPATH_SETTINGS).exists());
+    loader.override_global(MULTIPATH, &multipath, true);
     for spec in &maps::SPECS {
         loader.map_pin_path(spec.name, pins.map(spec.name));
         if let Some(entries) = options.limits.by_map(spec.name) {

@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("connect/fast-open", fast_open),
     Case::new("connect/fast-open-connect", fast_open_connect),
     Case::new("connect/multipath", multipath),
+    Case::new("connect/multipath-again", multipath_again),
 ];
 
 /// From the kernel's <linux/socket.h>; no crate names it.
@@ -127,9 +128,7 @@ fn fast_open_connect(scene: &Scene) -> Result<()> {
 /// Multipath TCP, to a peer that speaks it too.
 fn multipath(scene: &Scene) -> Result<()> {
     let peer = scene.peer_with(true, None)?;
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))
-        .context("a kernel without Multipath TCP")?;
-    let socket = bounded(socket)?;
+    let socket = multipath_socket()?;
     scene.note("connect", outcome(socket.connect(&scene.to.live.into())));
     send(&socket, b"?")?;
     let (conn, _) = peer.accept(0)?;
@@ -140,6 +139,32 @@ fn multipath(scene: &Scene) -> Result<()> {
     scene.note("is Multipath TCP", number(is_multipath(&socket)));
     scene.names("then", &socket);
     scene.exchange("then", &socket, &conn)
+}
+
+/// The same socket, after `AF_UNSPEC`, to another.
+fn multipath_again(scene: &Scene) -> Result<()> {
+    let peer = scene.peer_with(true, None)?;
+    let socket = multipath_socket()?;
+    socket.connect(&scene.to.live.into())?;
+    send(&socket, b"?")?;
+    let (conn, _) = peer.accept(0)?;
+    conn.hear(8)?;
+    let parted = rustix::net::connect_unspec(&socket);
+    scene.note("connect to AF_UNSPEC", outcome(parted));
+    scene.names("after AF_UNSPEC", &socket);
+    let second = scene.to.second.into();
+    scene.note("connect to another", outcome(socket.connect(&second)));
+    scene.names("after the second connect", &socket);
+    send(&socket, b"?")?;
+    let (conn, _) = peer.accept(1)?;
+    conn.hear(8)?;
+    scene.exchange("then", &socket, &conn)
+}
+
+fn multipath_socket() -> Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))
+        .context("a kernel without Multipath TCP")?;
+    bounded(socket)
 }
 
 fn error(socket: &Socket) -> String {

@@ -137,10 +137,8 @@ impl Reason {
                  that: the bytes follow the handshake, and `TCP_FASTOPEN_CONNECT` connects at once.",
             ),
             Self::Multipath => (
-                "Multipath TCP is proxied as TCP, and loses its name",
-                "weir's listener speaks TCP, which Multipath TCP falls back to. `getpeername()` of such a \
-                 socket asks another socket than the one that dialled, which has no note of the \
-                 dialled address: it names weir's listener, or the endpoint of a balanced connect.",
+                "Multipath TCP is proxied as TCP",
+                "weir's listener speaks TCP, which Multipath TCP falls back to.",
             ),
             Self::Urgent => (
                 "Urgent data is dropped",

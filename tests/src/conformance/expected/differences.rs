@@ -86,8 +86,6 @@ pub const DIFFERENCES: &[Difference] = &[
     proxy(Reason::FastOpen, "connect/fast-open-connect", "getpeername before the first send", "ENOTCONN", "live"),
     proxy(Reason::FastOpen, "connect/fast-open-connect", "data in the SYN", "true", "false"),
     proxy(Reason::Multipath, "connect/multipath", "is Multipath TCP", "1", "0"),
-    proxy(Reason::Multipath, "connect/multipath", "getpeername then", "live", "own:port"),
-    balance(Reason::Multipath, "connect/multipath", "getpeername then", "live", "a stranger"),
     proxy(Reason::Urgent, "transfer/urgent-received", "poll for PRI", "PRI", "nothing"),
     proxy(Reason::Urgent, "transfer/urgent-received", "MSG_OOB", "\"!\"", "EINVAL"),
     proxy(Reason::Urgent, "transfer/urgent-sent", "peer's urgent byte", "\"!\"", "EINVAL"),

@@ -1,0 +1,86 @@
+//! What `connect()` notes on its socket: whom the application dialled.
+//!
+//! Of Multipath TCP the socket that dials is a subflow, and the application holds
+//! another one above it, which answers for its names. Both carry the note, and both
+//! lose it.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+};
+use aya_ebpf::programs::SockAddrContext;
+use core::ffi::c_void;
+use core::ptr::{from_mut, from_ref};
+use proxy_common::Note;
+
+use crate::context::raw;
+use crate::maps;
+
+/// Whether the kernel speaks Multipath TCP. One that does not lacks the type of
+/// such a socket too, and would refuse a program that can ask for one. The daemon
+/// puts it in before it loads this.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+static MULTIPATH: Global<u8> = Global::new(0);
+
+/// Notes on the socket; false: there is no memory for it.
+#[inline(always)]
+pub fn write(ctx: &SockAddrContext, note: &mut Note) -> bool {
+    // SAFETY: the helper copies `note`; the map is of this value type.
+    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(note)) };
+    if stored.is_null() {
+        return false;
+    }
+    let above = above(ctx);
+    if above.is_null() {
+        return true;
+    }
+    // SAFETY: `above` is a valid socket, the helper copies `note`.
+    let stored = unsafe {
+        bpf_sk_storage_get(
+            map(),
+            above,
+            from_mut(note).cast(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+    };
+    !stored.is_null()
+}
+
+/// A socket can dial again after `AF_UNSPEC`: what it noted then is void now. A
+/// subflow that joins later has noted nothing, and so takes no name away.
+#[inline(always)]
+pub fn forget(ctx: &SockAddrContext) {
+    // SAFETY: both are valid sockets; deleting nothing is an error that says so.
+    unsafe {
+        if bpf_sk_storage_delete(map(), socket(ctx).cast()) != 0 {
+            return;
+        }
+        let above = above(ctx);
+        if !above.is_null() {
+            bpf_sk_storage_delete(map(), above);
+        }
+    }
+}
+
+/// The Multipath TCP socket that the dialling one is a subflow of; else null.
+#[inline(always)]
+fn above(ctx: &SockAddrContext) -> *mut c_void {
+    if MULTIPATH.load() == 0 {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the helper checks the kind of the socket, which is a valid one.
+    unsafe { bpf_skc_to_mptcp_sock(socket(ctx).cast()).cast() }
+}
+
+#[inline(always)]
+fn socket(ctx: &SockAddrContext) -> *mut bpf_sock {
+    // SAFETY: `sk` is a valid socket in every sock_addr hook.
+    unsafe { (*raw(ctx)).__bindgen_anon_1.sk }
+}
+
+#[inline(always)]
+fn map() -> *mut c_void {
+    from_ref(&maps::NOTES).cast_mut().cast()
+}
