@@ -30,7 +30,7 @@ use crate::heart::{Heart, Pulse};
 use crate::kernel::{Cgroup, Kernel, Limits, LoadOptions, Pins, Streams};
 use crate::node::{Node, SharedKernel, lock};
 use crate::proxy::{Shared, WorkerHandle};
-use crate::report;
+use crate::report::{self, Known};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
 
@@ -212,11 +212,14 @@ async fn serve(
         tokio::spawn(log.run());
     }
     let reporter = telemetry.worker();
-    let events = streams.events.run(report::PAUSE, |event| {
-        report::denial(&reporter, &snapshot.load(), event);
+    let woken = || snapshot.load_full();
+    let events = streams.events.run(report::PAUSE, woken, |then, event| {
+        let now = &snapshot.load();
+        report::denial(&reporter, Known { now, then }, event);
     });
-    let endings = streams.endings.run(report::PAUSE, |ending| {
-        report::ending(&reporter, &snapshot.load(), ending);
+    let endings = streams.endings.run(report::PAUSE, woken, |then, ending| {
+        let now = &snapshot.load();
+        report::ending(&reporter, Known { now, then }, ending);
     });
     let mut serving = Box::pin(serve_admin(sockets, admin, stopped));
     tokio::select! {

@@ -1,7 +1,7 @@
 //! What the kernel half reports, in the words of telemetry: denials and audits,
 //! and the ends of connections that never saw the proxy.
 //!
-//! Must never guess: what the present configuration does not know is `unknown`.
+//! Must never guess: what no configuration of its time knows is `unknown`.
 
 use std::time::Duration;
 
@@ -21,10 +21,26 @@ pub const PAUSE: Duration = Duration::from_millis(10);
 /// What a name is that nobody knows any more.
 const UNKNOWN: &str = "unknown";
 
+/// What a report may be about.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The configuration that is in force.
+    pub now: &'a Snapshot,
+    /// That of the moment when the first report of those that are read together
+    /// came: what it named may be gone [`PAUSE`] later.
+    pub then: &'a Snapshot,
+}
+
+impl<'a> Known<'a> {
+    fn find<T>(self, look: impl Fn(&'a Snapshot) -> Option<T>) -> Option<T> {
+        look(self.now).or_else(|| look(self.then))
+    }
+}
+
 /// One denial or audit, as a log line and a metric.
-pub fn denial(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
-    let source = source_of(snapshot, event.netns, event.workload);
-    let rule = snapshot.egress.get(&event.rule);
+pub fn denial(reporter: &WorkerTelemetry, known: Known<'_>, event: &Event) {
+    let source = known.find(|snapshot| source_of(snapshot, event.netns, event.workload));
+    let rule = known.find(|snapshot| snapshot.egress.get(&event.rule));
     let destination = match event.transport() {
         Transport::Tcp => event.destination().to_string(),
         // As `weir explain` takes it.
@@ -46,36 +62,34 @@ pub fn denial(reporter: &WorkerTelemetry, snapshot: &Snapshot, event: &Event) {
 }
 
 /// One balanced connect or connection that has ended, as a log line and metrics.
-pub fn ending(reporter: &WorkerTelemetry, snapshot: &Snapshot, ending: &Ending) {
-    let source = source_of(snapshot, ending.netns, ending.workload);
-    let service = service_of(snapshot, ending);
-    let endpoint = ending.endpoint().map(Destination::to_socket_addr);
-    let known = service.and_then(|service| {
-        let mut endpoints = service.all.endpoints();
-        endpoints.find(|known| Some(known.addr) == endpoint)
+pub fn ending(reporter: &WorkerTelemetry, known: Known<'_>, ending: &Ending) {
+    let source = known.find(|snapshot| source_of(snapshot, ending.netns, ending.workload));
+    let service = known.find(|snapshot| service_of(snapshot, ending));
+    let addr = ending.endpoint().map(Destination::to_socket_addr);
+    let endpoint = known.find(|snapshot| {
+        let mut endpoints = service_of(snapshot, ending)?.all.endpoints();
+        endpoints.find(|endpoint| Some(endpoint.addr) == addr)
     });
+    let rule = known.find(|snapshot| snapshot.route_rules.get(&ending.rule));
     let outcome = ending.outcome();
     let record = ConnectionRecord {
         source: source.map_or(UNKNOWN, |source| &source.label),
         workload: source.map_or(UNKNOWN, |source| &source.text),
         destination: service.map_or(UNKNOWN, |service| &service.label),
         destination_kind: DestinationKind::Service,
-        version: known.map_or("", |known| &known.version),
-        endpoint,
+        version: endpoint.map_or("", |endpoint| &endpoint.version),
+        endpoint: addr,
         reason: match outcome {
             Outcome::Closed => "",
             Outcome::Failed => "upstream-connect-failed",
             Outcome::NoEndpoint => "no-endpoint",
         },
-        rule: snapshot
-            .route_rules
-            .get(&ending.rule)
-            .map_or("", AsRef::as_ref),
+        rule: rule.map_or("", AsRef::as_ref),
         duration: Duration::from_nanos(ending.duration),
         sent_bytes: ending.sent,
         received_bytes: ending.received,
         rtt: (outcome == Outcome::Closed).then(|| Duration::from_micros(ending.rtt_micros.into())),
-        retransmits: endpoint.map(|_| ending.retransmits),
+        retransmits: addr.map(|_| ending.retransmits),
         log: source.is_some_and(|source| source.access_log),
     };
     if outcome == Outcome::Closed {

@@ -333,9 +333,9 @@ fn an_unenrolled_pod_is_untouched() {
     weir.enroll(&other, &[]);
     assert!(answers(&free).unwrap().starts_with("outside "));
     assert!(answers(&other).unwrap_err().is(Errno::EPERM));
-    // Told before it is forgotten whom it was about.
-    weir.await_log(&["\"denial\"", "default/other"]);
     weir.ok(&["unenroll", "other"]);
+    // What was denied a moment ago is told by the name that it had then.
+    weir.await_log(&["\"denial\"", "default/other"]);
     assert!(answers(&other).unwrap().starts_with("outside "));
     let metrics = weir.metrics();
     assert_eq!(metrics.count("weir_denials_total", &[]), 1);

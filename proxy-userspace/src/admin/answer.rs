@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::body::gather;
 use super::problem::{PROBLEM_JSON, Problem};
 use super::request::{Query, Route};
 use super::selector::Selector;
@@ -244,7 +245,7 @@ pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Probl
     if declared.is_some_and(|length: u64| length > BODY_MAX as u64) {
         return Err(too_large());
     }
-    match timeout(BODY_TIMEOUT, collect(request.into_body(), declared)).await {
+    match timeout(BODY_TIMEOUT, gather(request.into_body(), BODY_MAX)).await {
         Ok(Ok(body)) => Ok(body.into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::new(
@@ -259,23 +260,6 @@ pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Probl
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
         }
     }
-}
-
-/// All of `body`, into memory for as much as was `declared`: each piece is let
-/// go of before the next one is read.
-async fn collect(
-    body: Incoming,
-    declared: Option<u64>,
-) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let declared = declared.and_then(|length| usize::try_from(length).ok());
-    let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(BODY_MAX));
-    let mut body = Limited::new(body, BODY_MAX);
-    while let Some(frame) = body.frame().await {
-        if let Some(data) = frame?.data_ref() {
-            bytes.extend_from_slice(data);
-        }
-    }
-    Ok(bytes)
 }
 
 /// `value` as the answer.

@@ -6,6 +6,7 @@
 //! in force (that is `control`).
 
 mod answer;
+pub mod body;
 pub mod problem;
 mod request;
 pub mod selector;

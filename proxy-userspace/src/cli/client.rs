@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::admin::body::gather;
 use crate::admin::problem::{PROBLEM_JSON, Problem};
 use crate::admin::socket::observer_beside;
 
@@ -179,16 +180,10 @@ impl Client {
     }
 
     async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let mut body = Limited::new(response.into_body(), ANSWER_MAX);
-        let declared = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-        let mut bytes = Vec::with_capacity(declared.min(ANSWER_MAX));
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| self.broken(error.as_ref()))?;
-            if let Some(data) = frame.data_ref() {
-                bytes.extend_from_slice(data);
-            }
-        }
-        Ok(bytes.into())
+        let bytes = gather(response.into_body(), ANSWER_MAX).await;
+        bytes
+            .map(Bytes::from)
+            .map_err(|error| self.broken(error.as_ref()))
     }
 
     /// Sends one request; a reply that is an error becomes one here.

@@ -14,9 +14,10 @@ use super::bytes::Bytes;
 use crate::diag;
 use crate::kernel::record::{RecordError, decode};
 use crate::kernel::{btf as type_info, cgroup};
+use crate::report::{self, Known};
 use crate::snapshot::Snapshot;
+use crate::socket;
 use crate::telemetry::{LogSink, Options, Telemetry};
-use crate::{report, socket};
 
 /// Refused by its length, or by what it holds, or taken.
 fn decoded<T: Pod + Record>(bytes: &[u8]) -> Option<T> {
@@ -44,13 +45,17 @@ pub fn events(bytes: &[u8]) {
     thread_local! {
         static REPORTER: crate::telemetry::WorkerTelemetry = TELEMETRY.worker();
     }
+    let known = Known {
+        now: &NOBODY,
+        then: &NOBODY,
+    };
     if let Some(event) = decoded::<Event>(bytes) {
         assert!(event.reason().is_some());
-        REPORTER.with(|reporter| report::denial(reporter, &NOBODY, &event));
+        REPORTER.with(|reporter| report::denial(reporter, known, &event));
     }
     if let Some(ending) = decoded::<Ending>(bytes) {
         assert_eq!(ending.outcome().number(), ending.outcome);
-        REPORTER.with(|reporter| report::ending(reporter, &NOBODY, &ending));
+        REPORTER.with(|reporter| report::ending(reporter, known, &ending));
     }
 }
 

@@ -4,6 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use aya::maps::MapError;
+use nix::libc;
+
 /// A failed step of loading, attaching, writing or reading the kernel half.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -28,7 +31,15 @@ pub enum KernelError {
         /// The map's name.
         map: &'static str,
         /// aya's account.
-        cause: aya::maps::MapError,
+        cause: MapError,
+    },
+    /// A map takes no more, although what was to be written was counted to fit.
+    #[error(
+        "map {map} is full, though there was room for all that weir would write: somebody else's entries are in it; `weir uninstall`, with the same --bpffs, clears it"
+    )]
+    Full {
+        /// The map's name.
+        map: &'static str,
     },
     /// Pins of another version lie where ours should go.
     #[error("{path} belongs to another version of weir ({found}; this one needs {wanted}): run `weir uninstall` first, with the same --bpffs", path = path.display())]
@@ -107,9 +118,25 @@ impl KernelError {
     }
 
     /// For `map_err` on map operations.
-    pub(crate) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
-        move |cause| Self::Map { map, cause }
+    pub(crate) fn map(map: &'static str) -> impl Fn(MapError) -> Self {
+        move |cause| {
+            if full(&cause) {
+                Self::Full { map }
+            } else {
+                Self::Map { map, cause }
+            }
+        }
     }
+}
+
+/// Whether the kernel says by this that a map is full: E2BIG of a hash map, ENOSPC
+/// of a trie.
+fn full(error: &MapError) -> bool {
+    let MapError::SyscallError(error) = error else {
+        return false;
+    };
+    let number = error.io_error.raw_os_error();
+    matches!(number, Some(libc::E2BIG | libc::ENOSPC))
 }
 
 /// An error with all its causes: aya keeps the verifier's log in one of them.

@@ -36,14 +36,21 @@ impl<T: Pod + Record> Ring<T> {
 
     /// Hands every record to `handle`, for ever, waiting for `pause` before each
     /// look: the kernel wakes a reader for the first record that it has not read,
-    /// so a pause spares it the others. What is no record is left out, and told.
+    /// so a pause spares it the others. `handle` also gets what `woken` gave when
+    /// the first of them was there. What is no record is left out, and told.
     /// Needs a tokio runtime.
-    pub async fn run(self, pause: Duration, mut handle: impl FnMut(&T)) -> io::Result<()> {
+    pub async fn run<W>(
+        self,
+        pause: Duration,
+        mut woken: impl FnMut() -> W,
+        mut handle: impl FnMut(&W, &T),
+    ) -> io::Result<()> {
         // SAFETY: the ring keeps one descriptor open for its whole life.
         let mut ring = unsafe { AsyncFd::register(self.buffer) }?;
         let mut refused = 0_u64;
         loop {
             let mut ready = ring.readable_mut().await?;
+            let then = woken();
             tokio::time::sleep(pause).await;
             let mut more = true;
             while more {
@@ -53,7 +60,7 @@ impl<T: Pod + Record> Ring<T> {
                         break;
                     };
                     match decode(&item) {
-                        Ok(record) => handle(&record),
+                        Ok(record) => handle(&then, &record),
                         Err(error) => {
                             refused += 1;
                             // One wrong hook would make very many of them.

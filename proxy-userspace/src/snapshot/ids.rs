@@ -79,9 +79,10 @@ pub(super) fn base() -> u32 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    // 2^12 numbers a tick of 1/64 s for 2^20 ticks, which is over four hours: an
-    // earlier life that a pending flow could still tell of (minutes) lies
-    // behind, and so does one that ended a moment ago.
+    // 2^12 numbers a tick of 1/64 s (half as many rules, which step by two) for
+    // 2^20 ticks, which is over four hours: an earlier life that a pending flow
+    // could still tell of (minutes) lies behind, and so does one that ended a
+    // moment ago.
     let ticks = since.as_millis() * 64 / 1000 % (1 << 20);
     u32::try_from(ticks).expect("20 bits") << 12 | 1
 }
