@@ -23,6 +23,7 @@ mod note;
 mod patience;
 mod pod;
 mod process;
+pub mod programs;
 mod sweep;
 mod wait;
 mod weir;

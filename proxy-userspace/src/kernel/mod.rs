@@ -93,8 +93,27 @@ pub struct Streams {
 
 impl Kernel {
     /// Loads the programs and takes over the maps and links that are pinned,
-    /// or makes them. `proxy_cgroup` is the only cgroup that is exempt.
+    /// or makes them. `proxy_cgroup` is the only cgroup that is exempt. An error
+    /// leaves what was there, and nothing where nothing was.
     pub fn load(
+        pins: &Pins,
+        cgroup: &Cgroup,
+        proxy_cgroup: &Cgroup,
+        options: &LoadOptions,
+    ) -> Result<(Self, Streams), KernelError> {
+        let is_first = pins.is_empty()?;
+        let loaded = Self::load_or_part(pins, cgroup, proxy_cgroup, options);
+        if loaded.is_err()
+            && is_first
+            && let Err(error) = pins.remove()
+        {
+            tracing::warn!(%error, "what was attached before the start failed could not be removed");
+        }
+        loaded
+    }
+
+    /// The same, but an error leaves what was made before it.
+    fn load_or_part(
         pins: &Pins,
         cgroup: &Cgroup,
         proxy_cgroup: &Cgroup,

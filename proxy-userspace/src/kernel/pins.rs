@@ -48,6 +48,12 @@ impl Pins {
         self.fences().join(format!("{cgroup}-{hook}"))
     }
 
+    /// Whether no weir has pinned anything here, or its pins were removed.
+    pub fn is_empty(&self) -> Result<bool, KernelError> {
+        let links = read_dir(&self.root.join("links"))?;
+        Ok(links.is_empty() && read_dir(&self.root.join("maps"))?.is_empty())
+    }
+
     /// Makes the directories.
     pub fn make(&self) -> Result<(), KernelError> {
         for dir in [

@@ -2,14 +2,13 @@
 //!
 //! Must never take another daemon's program for that of the one that is measured.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
+use testbed::programs;
 
 /// The kernel keeps statistics while this lives.
 pub(super) struct Statistics {
@@ -34,7 +33,7 @@ pub(super) struct Runs {
 impl Runs {
     /// Reads them of `program` among those that the process `daemon` holds.
     pub(super) fn of(daemon: u32, program: &str) -> Result<Self> {
-        let held = programs_of(daemon)?;
+        let held = programs::held_by(daemon)?;
         let mut runs = Self {
             time: Duration::ZERO,
             count: 0,
@@ -59,34 +58,9 @@ impl Runs {
     }
 }
 
-/// The ids of the programs that a process has descriptors of.
-fn programs_of(process: u32) -> Result<BTreeSet<u32>> {
-    let dir = format!("/proc/{process}/fdinfo");
-    let mut ids = BTreeSet::new();
-    for entry in fs::read_dir(&dir).with_context(|| format!("{dir} cannot be read"))? {
-        // A descriptor may be closed between the two.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        ids.extend(prog_id(&text));
-    }
-    Ok(ids)
-}
-
-fn prog_id(fdinfo: &str) -> Option<u32> {
-    let line = fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("prog_id:"))?;
-    line.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn descriptors_of_programs_are_told_from_others() {
-        assert_eq!(prog_id("pos:\t0\nprog_type:\t18\nprog_id:\t42\n"), Some(42));
-        assert_eq!(prog_id("pos:\t0\nmap_id:\t42\n"), None);
-    }
 
     #[test]
     fn a_mean_needs_a_run() {

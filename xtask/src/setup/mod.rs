@@ -62,11 +62,18 @@ struct Package {
     why: &'static str,
 }
 
-const FOR_TESTS: &[Package] = &[Package {
-    command: "ip",
-    name: "iproute2",
-    why: "it makes the network namespaces of the tests",
-}];
+const FOR_TESTS: &[Package] = &[
+    Package {
+        command: "ip",
+        name: "iproute2",
+        why: "it makes the network namespaces of the tests",
+    },
+    Package {
+        command: "bpftool",
+        name: "bpftool",
+        why: "it attaches programs as others would, beside weir's",
+    },
+];
 
 /// Version 19 is the first to read what the pinned toolchain's programs count.
 pub(crate) const LLVM_PROFDATA: &str = "/usr/lib/llvm-19/bin/llvm-profdata";
