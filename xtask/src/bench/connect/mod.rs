@@ -1,7 +1,9 @@
 //! What one `connect()` costs: in the hook, and for whoever calls it, by
 //! verdict, while the configuration grows; beside firewalls of the same size.
 //!
-//! Owns the order: at each size every case is dialled in turn, round after round.
+//! Owns the order: at each size every case is dialled in turn, round after round,
+//! on the node that grows and on one that stays as small as it was. What growing
+//! costs is told by such pairs, since the machine changes its mood between sizes.
 
 mod beside;
 mod case;
@@ -30,7 +32,14 @@ struct Cost {
     call_ns: f64,
     /// The mean run of the hook, in nanoseconds; none without weir.
     hook_ns: Option<f64>,
+    /// What that is of the mean run on the node that does not grow, dialled right
+    /// before: the median over the turns.
+    growth: Option<f64>,
 }
+
+/// Turns for each round of the bench: a turn is short, and its mean is disturbed by
+/// whatever else the machine does.
+const TURNS: u32 = 4;
 
 /// Everything that was measured: by axis and case, by size.
 #[derive(Debug, Default)]
@@ -54,14 +63,15 @@ pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
     };
     let statistics = Statistics::on()?;
     for axis in Axis::ALL {
-        let node = Node::new()?;
-        let mut site = Site::new(&node)?;
+        let (small, grown) = (Node::new()?, Node::new()?);
+        let small = Site::new(&small)?;
+        let mut grown = Site::new(&grown)?;
         for size in axis.sizes(quick) {
             println!("connect, {size} {} …", axis.title());
-            site.grow(axis, *size)?;
-            for (case, cost) in by_weir(&site, rounds)
-                .with_context(|| format!("connect, {size} {}", axis.title()))?
-            {
+            grown.grow(axis, *size)?;
+            let costs_of_weir = by_weir(&small, &grown, rounds * TURNS)
+                .with_context(|| format!("connect, {size} {}", axis.title()))?;
+            for (case, cost) in costs_of_weir {
                 let curve = costs.curves.entry((axis, case)).or_default();
                 curve.insert(*size, cost);
             }
@@ -72,28 +82,52 @@ pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
     Ok(costs)
 }
 
-/// Every case of weir in turn, round after round.
-fn by_weir(site: &Site<'_>, rounds: u32) -> Result<BTreeMap<Case, Cost>> {
-    let mut calls: BTreeMap<Case, Vec<f64>> = BTreeMap::new();
-    let mut hooks: BTreeMap<Case, Vec<f64>> = BTreeMap::new();
-    for _ in 0..rounds {
+/// Every case of weir in turn, on both nodes, `turns` times.
+fn by_weir(small: &Site<'_>, grown: &Site<'_>, turns: u32) -> Result<BTreeMap<Case, Cost>> {
+    let mut measured: BTreeMap<Case, Vec<Turn>> = BTreeMap::new();
+    for _ in 0..turns {
         for case in Case::OF_WEIR {
-            let (dialled, hook) = site.dial(case)?;
-            let dialled = dialled.check(case == Case::Deny).context(case.title())?;
-            calls.entry(case).or_default().push(dialled.p50_ns);
-            hooks.entry(case).or_default().extend(hook);
+            let (_, small_ns) = timed(small, case).context(case.title())?;
+            let (call_ns, hook_ns) = timed(grown, case).context(case.title())?;
+            measured.entry(case).or_default().push(Turn {
+                call_ns,
+                hook_ns,
+                growth: hook_ns / small_ns,
+            });
         }
     }
-    Ok(calls
+    Ok(measured
         .into_iter()
-        .filter_map(|(case, calls)| {
-            let cost = Cost {
-                call_ns: median(&calls)?,
-                hook_ns: median(hooks.get(&case)?),
-            };
-            Some((case, cost))
-        })
+        .filter_map(|(case, turns)| Some((case, Cost::of(&turns)?)))
         .collect())
+}
+
+/// The median call and the mean run of the hook, in nanoseconds.
+fn timed(site: &Site<'_>, case: Case) -> Result<(f64, f64)> {
+    let (dialled, hook) = site.dial(case)?;
+    let dialled = dialled.check(case == Case::Deny)?;
+    Ok((dialled.p50_ns, hook.context("no hook ran")?))
+}
+
+/// One turn of a case, on the node that grows.
+struct Turn {
+    call_ns: f64,
+    hook_ns: f64,
+    growth: f64,
+}
+
+impl Cost {
+    fn of(turns: &[Turn]) -> Option<Self> {
+        let middle = |of: fn(&Turn) -> f64| {
+            let values: Vec<f64> = turns.iter().map(of).collect();
+            median(&values)
+        };
+        Some(Self {
+            call_ns: middle(|turn| turn.call_ns)?,
+            hook_ns: middle(|turn| turn.hook_ns),
+            growth: middle(|turn| turn.growth),
+        })
+    }
 }
 
 fn past_firewalls(costs: &mut Costs, rounds: u32, quick: bool) -> Result<()> {
@@ -111,6 +145,7 @@ fn past_firewalls(costs: &mut Costs, rounds: u32, quick: bool) -> Result<()> {
                 let cost = Cost {
                     call_ns,
                     hook_ns: None,
+                    growth: None,
                 };
                 let curve = costs.curves.entry((Axis::Rules, case)).or_default();
                 curve.insert(*size, cost);

@@ -80,8 +80,35 @@ pub(in crate::bench) fn text(costs: &Costs) -> String {
                 .map(String::as_str),
             );
         }
+        text += &growth(costs, axis);
     }
     text
+}
+
+/// The run time of the hook as a multiple of that on the node that does not grow.
+fn growth(costs: &Costs, axis: Axis) -> String {
+    let curve = |case| Some((case, costs.curve(axis, case)?));
+    let curves: Vec<_> = Case::OF_WEIR.into_iter().filter_map(curve).collect();
+    let Some((_, first)) = curves.first() else {
+        return String::new();
+    };
+    let sizes: Vec<String> = first.keys().map(u32::to_string).collect();
+    let mut head = vec![axis.title()];
+    head.extend(sizes.iter().map(String::as_str));
+    let rows = curves.iter().map(|(case, curve)| {
+        let cells = curve.values().map(|cost| match cost.growth {
+            Some(growth) => format!("{growth:.2}"),
+            None => "–".to_owned(),
+        });
+        std::iter::once(case.title().to_owned())
+            .chain(cells)
+            .collect()
+    });
+    let table = markdown(&head, rows);
+    let title = axis.title();
+    format!(
+        "\n### connect: the hook beside that of a node that does not grow, by {title}\n\n{table}\n"
+    )
 }
 
 /// The whole call to a pod, beside the same without weir.
@@ -155,6 +182,7 @@ pub(in crate::bench) fn json(costs: &Costs) -> Value {
                         "size": size,
                         "hookNanos": cost.hook_ns,
                         "callNanos": cost.call_ns,
+                        "growth": cost.growth,
                     })
                 })
                 .collect();
@@ -175,17 +203,13 @@ pub(in crate::bench) fn json(costs: &Costs) -> Value {
 
 /// What the hook is held to.
 pub(in crate::bench) fn targets(costs: Option<&Costs>) -> Vec<Target> {
-    let hook = |axis, case| -> Option<(f64, f64)> {
-        let curve = costs?.curve(axis, case)?;
-        let (first, last) = (curve.values().next()?, curve.values().last()?);
-        Some((first.hook_ns?, last.hook_ns?))
-    };
+    let at_most = |axis, case| costs?.curve(axis, case)?.values().last().copied();
     let largest = |case| {
-        let at = |axis| hook(axis, case).map(|(_, last)| last);
+        let at = |axis| at_most(axis, case)?.hook_ns;
         Axis::ALL.into_iter().filter_map(at).max_by(f64::total_cmp)
     };
     let growth = |axis| {
-        let of = |case| hook(axis, case).map(|(first, last)| last / first);
+        let of = |case| at_most(axis, case)?.growth;
         Case::OF_WEIR
             .into_iter()
             .filter_map(of)
