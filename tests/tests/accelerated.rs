@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
+use nix::errno::Errno;
 use testbed::agent::proto::SockOption;
 use testbed::mesh::{accelerating, counted};
 use testbed::{Fault, Node, Pod, Sock, Weir, eventually};
 
 const LEN: u64 = 20 << 20;
 const SETTLE: Duration = Duration::from_secs(5);
+/// Long enough for a transfer to be in full flow.
+const UNDER_WAY: Duration = Duration::from_millis(300);
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -156,11 +159,51 @@ fn connections_outlive_a_restart_or_end() {
     assert_eq!(counted(&weir, "accelerated") - accelerated, 1);
 }
 
+/// A transfer that is cut short by the end of the daemon which carries it: both
+/// ends are told, and what came is the beginning of what was sent.
+#[test]
+fn a_proxied_transfer_ends_with_a_killed_daemon() {
+    for is_upload in [true, false] {
+        let node = Node::new().unwrap();
+        let (mut weir, client, server) = accelerating(&node, "force");
+        let listener = server.agent().listen(server.at(8000), 16).unwrap();
+        let before = counted(&weir, "accelerated");
+        let (near, far) = ask(&client, &listener, addr("10.96.0.1:80"));
+        assert_eq!(counted(&weir, "accelerated") - before, 2);
+        let (from, to) = if is_upload {
+            (&near, &far)
+        } else {
+            (&far, &near)
+        };
+        let (sent, followed) = std::thread::scope(|scope| {
+            let sent = scope.spawn(|| from.bulk(7, u64::MAX, 0));
+            let followed = scope.spawn(|| to.follow(7).unwrap());
+            std::thread::sleep(UNDER_WAY);
+            weir.kill9().unwrap();
+            (sent.join().unwrap(), followed.join().unwrap())
+        });
+        let fault = sent.expect_err("nobody takes it any more");
+        assert!(
+            fault.is(Errno::ECONNRESET) || fault.is(Errno::EPIPE),
+            "{fault}"
+        );
+        assert!(followed.received > 0 && !followed.spoilt, "{followed:?}");
+        let fault = followed.fault.as_ref();
+        assert!(
+            fault.is_none_or(|fault| fault.is(Errno::ECONNRESET)),
+            "{followed:?}"
+        );
+        weir.launch().unwrap();
+        let (near, far) = ask(&client, &listener, addr("10.96.0.1:80"));
+        bulk(&near, &far, || {});
+    }
+}
+
 /// Nothing more comes, and that is said: an end, or a reset.
 fn over(sock: &Sock<'_>) {
     let (said, fault) = sock.recv_to_end().unwrap();
     assert_eq!(said, "");
-    let is_timeout = |fault: &Fault| fault.is(nix::errno::Errno::EAGAIN);
+    let is_timeout = |fault: &Fault| fault.is(Errno::EAGAIN);
     assert!(!fault.as_ref().is_some_and(is_timeout), "{fault:?}");
 }
 

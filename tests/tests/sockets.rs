@@ -51,7 +51,7 @@ fn fast_open_is_captured() {
     assert!(fault.is(Errno::EPERM), "{fault}");
 }
 
-/// Multipath TCP is TCP: captured and denied alike.
+/// Multipath TCP is TCP: captured and denied alike, and its peer is whom it dialled.
 #[test]
 fn multipath_tcp_is_captured() {
     let node = Node::new().unwrap();
@@ -59,6 +59,7 @@ fn multipath_tcp_is_captured() {
     let dial = |addr| {
         let sock = client.agent().socket(Kind::Mptcp4)?;
         sock.connect(addr)?;
+        assert_eq!(sock.peer_addr()?, addr);
         sock.send("many\n")?;
         sock.recv_to_end().map(|(said, _)| said)
     };

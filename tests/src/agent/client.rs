@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
 use super::proto::{
-    BulkReport, Dial, Ending, Fault, HttpReply, HttpRequest, Kind, Load, LoadReport, Op, Service,
-    SockId, SockOption, StormReply,
+    BulkReport, Dial, Ending, Fault, Followed, HttpReply, HttpRequest, Kind, Load, LoadReport, Op,
+    Service, SockId, SockOption, StormReply,
 };
 use crate::binaries::tool_binary;
 use crate::process::Place;
@@ -343,6 +343,14 @@ impl Sock<'_> {
             seed,
             send,
             receive,
+        })
+    }
+
+    /// Receives what `bulk` with this seed sends, until the connection ends.
+    pub fn follow(&self, seed: u64) -> Result<Followed, Fault> {
+        self.agent.call(&Op::Follow {
+            sock: self.id,
+            seed,
         })
     }
 

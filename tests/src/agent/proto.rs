@@ -100,6 +100,11 @@ pub enum Op {
         send: u64,
         receive: u64,
     },
+    /// Receives what a `Bulk` with this seed sends, as far as it comes.
+    Follow {
+        sock: SockId,
+        seed: u64,
+    },
     /// Many connections at once; each reads one answer to its end.
     Storm {
         dials: Vec<Dial>,
@@ -356,6 +361,17 @@ pub struct BulkReport {
     pub sent_hash: String,
     /// SHA-256 of what was received.
     pub received_hash: String,
+}
+
+/// How much of a bulk transfer came, and how that ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Followed {
+    /// Bytes received that are those which were sent, in order.
+    pub received: u64,
+    /// Whether other bytes followed.
+    pub spoilt: bool,
+    /// `None`: an orderly end. Else the error that `recv` gave.
+    pub fault: Option<Fault>,
 }
 
 /// What a connection said until its end.

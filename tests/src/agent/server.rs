@@ -69,6 +69,7 @@ impl State {
                 sockets.close(sock);
                 value(())
             }
+            Op::Follow { sock, seed } => value(sockets.get(sock)?.follow(seed)),
             Op::Bulk {
                 sock,
                 seed,

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::datagram;
-use super::proto::{BulkReport, Ending, Fault, Kind, SockId, SockOption};
+use super::proto::{BulkReport, Ending, Fault, Followed, Kind, SockId, SockOption};
 use crate::patience::patiently;
 
 /// How long a call may take unless a test says otherwise.
@@ -206,6 +206,10 @@ impl Sock {
         Ok(self.0.shutdown(Shutdown::Write)?)
     }
 
+    pub(super) fn follow(&self, seed: u64) -> Followed {
+        same_bytes(&self.0, seed)
+    }
+
     /// Sends and receives at once: only so can both directions be full.
     pub(super) fn bulk(&self, seed: u64, send: u64, receive: u64) -> Result<BulkReport, Fault> {
         std::thread::scope(|scope| {
@@ -220,6 +224,37 @@ impl Sock {
                 received_hash,
             })
         })
+    }
+}
+
+fn same_bytes(mut socket: &Socket, seed: u64) -> Followed {
+    let mut noise = Noise(seed | 1);
+    let (mut chunk, mut wanted) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut received = 0;
+    let (mut at, mut spoilt) = (wanted.len(), false);
+    let fault = loop {
+        if at == wanted.len() {
+            noise.fill(&mut wanted);
+            at = 0;
+        }
+        let room = wanted.len() - at;
+        match socket.read(&mut chunk[..room]) {
+            Ok(0) => break None,
+            Ok(len) if chunk[..len] == wanted[at..at + len] => {
+                at += len;
+                received += len as u64;
+            }
+            Ok(_) => {
+                spoilt = true;
+                break None;
+            }
+            Err(error) => break Some(error.into()),
+        }
+    };
+    Followed {
+        received,
+        spoilt,
+        fault,
     }
 }
 
