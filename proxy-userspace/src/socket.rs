@@ -23,12 +23,20 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use proxy_common::NetnsCookie;
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
 
 use crate::diag::Diag;
 
 /// Connections that may wait for `accept` on one listener.
 const BACKLOG: i32 = 4_096;
+
+/// An endpoint that is gone without a word is found out within two minutes, also
+/// where nobody sends: what is silent for one is asked, and asked again. The
+/// client's own probes are answered by weir's socket.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_mins(1))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// The node's own choice may pace what it sends, with a timer for each segment,
 /// and between two namespaces of one node there is no congestion to avoid. Every
@@ -176,6 +184,7 @@ impl Netns {
         inside(&self.file, &home.file, || {
             let socket = stream(to)?;
             socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_keepalive(&KEEPALIVE)?;
             if reach == Reach::Node {
                 socket.set_tcp_congestion(NODE_CONGESTION)?;
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::Service;
 use testbed::docs::{egress_rule, service};
-use testbed::{Node, Pod, Sock, Weir, WeirOptions};
+use testbed::{Node, Pod, Sock, Weir, WeirOptions, eventually};
 
 fn vip(last: u8) -> SocketAddr {
     SocketAddr::from(([10, 96, 0, last], 80))
@@ -152,4 +152,30 @@ fn congestion_control_is_the_nodes_own_beyond_it() {
         // Kept for the next request.
         assert_eq!(congestion(&client, pod, wanted), (1, 1), "{to}: {wanted}");
     }
+}
+
+/// An endpoint may be gone without a word: weir asks it when it has been silent.
+#[test]
+fn a_silent_endpoint_is_asked_whether_it_is_there() {
+    let node = Node::new().unwrap();
+    let (_weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let sock = client.agent().dial(vip(1)).unwrap();
+    sock.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
+    let (far, _) = listener.accept().unwrap();
+    read_until(&far, "\r\n\r\n");
+    let to = server.ip().to_string();
+    let list = ["ss", "-tonHO", "state", "established", "dst", &to];
+    // Once the request is acknowledged.
+    eventually("weir would ask", Duration::from_secs(5), || {
+        let listed = said(&client, &list);
+        let timer = listed.split_once("timer:(keepalive,");
+        let left = timer.and_then(|(_, timer)| timer.split_once("sec")?.0.parse().ok());
+        match left {
+            Some(0..=60) => Ok(()),
+            _ => Err(listed),
+        }
+    });
+    answer(&far, "late");
+    read_until(&sock, "late");
 }

@@ -90,7 +90,8 @@ impl Reason {
             Self::TimeOuts => (
                 "Time-outs of TCP watch the connection to weir",
                 "`TCP_USER_TIMEOUT` and keep-alive probes are answered by weir, in the pod. An endpoint \
-                 that is gone without a word is noticed by weir's own connection, later.",
+                 that is gone without a word is noticed by weir's own connection: within two minutes by \
+                 probes of its own, or when the kernel gives up sending what is under way.",
             ),
             Self::Path => (
                 "Sizes are those of the loopback",
