@@ -240,8 +240,9 @@ fn over_limit(workload: &Workload) -> Option<Counter> {
     // reserve over `pending_max` allows for.
     let own = unsafe { maps::PENDING.get(workload.id) }
         .copied()
-        .unwrap_or(u64::MAX);
-    if own >= u64::from(workload.pending_max) {
+        .map_or(i64::MAX, u64::cast_signed);
+    // One that fell below nothing is no reason to refuse for good.
+    if own >= i64::from(workload.pending_max) {
         return Some(Counter::QuotaExceeded);
     }
     let total = maps::PENDING_TOTAL.get(0).copied().unwrap_or(u64::MAX);

@@ -12,11 +12,11 @@
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
 //! | `PENDING_TOTAL` | `sock_ops` | `connect` | – |
 //! | `FLOWS` | `sock_ops` at SYN | `sock_ops` at accept | `sock_ops`, at accept or CLOSE |
-//! | `NOTES` | `connect` | `sock_ops`, `sendmsg`, `getpeername` | `connect`, or with the socket |
+//! | `NOTES` | `connect`, `sock_ops`, `weir_accelerate` | these, `sendmsg`, `getpeername` | `connect`, or with the socket |
 //! | `TALKS` | `connect`, `sendmsg` | these, `recvmsg` | with the socket |
 //! | `TOLD` | `connect`, `sendmsg`, fence | the same | with the socket |
 //! | `PEERS` | `connect` | daemon | `connect`, `sock_release` |
-//! | `HEARD` | `sendmsg`, `recvmsg` | `connect`, `sendmsg` | the oldest, when full |
+//! | `HEARD` | `connect`, `sendmsg`, `recvmsg` | the same | the oldest, when full |
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
 //! | `OLDER` | daemon, on enrolment | daemon | daemon |

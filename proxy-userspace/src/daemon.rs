@@ -26,7 +26,7 @@ use crate::admin::{Admin, serve as serve_admin};
 use crate::config::Store;
 use crate::control::Control;
 use crate::egress::names::Names;
-use crate::heart::{Heart, Pulse};
+use crate::heart::{self, Heart, Pulse};
 use crate::kernel::{Cgroup, Kernel, Limits, LoadOptions, Pins, Streams};
 use crate::node::{Node, SharedKernel, lock};
 use crate::proxy::{Shared, WorkerHandle};
@@ -109,7 +109,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
     let snapshot = Arc::new(ArcSwap::default());
     let (workers, pulses) = start_workers(options, &kernel, &snapshot, &telemetry)?;
     let heartbeat = lock(&kernel).heartbeat()?;
-    let _heart = Heart::start(pulses, heartbeat).context("no thread for the heartbeat")?;
+    let _heart = Heart::start(pulses.clone(), heartbeat).context("no thread for the heartbeat")?;
     let accelerator = Accelerator::new(options.accelerate);
     let tested = Arc::clone(&kernel);
     let node = Node::new(
@@ -134,9 +134,10 @@ pub fn run(options: &RunOptions) -> Result<()> {
         generation = snapshot.load().generation,
         "weir runs"
     );
-    let ended = runtime.block_on(serve(
-        options, sockets, admin, streams, &telemetry, &snapshot, signals,
-    ));
+    let ended = runtime.block_on(async {
+        serve_metrics(options, &telemetry, pulses).await?;
+        serve(sockets, admin, streams, &telemetry, &snapshot, signals).await
+    });
     drop(judge);
     // With the last handle gone the writer ends, and the node with it.
     if writer.join().is_err() {
@@ -186,9 +187,30 @@ impl Signals {
     }
 }
 
+/// Serves `/metrics` and `/healthz` from now on, if they are wanted.
+async fn serve_metrics(
+    options: &RunOptions,
+    telemetry: &Arc<Telemetry>,
+    pulses: Vec<Arc<Pulse>>,
+) -> Result<()> {
+    let Some(addr) = options.metrics else {
+        return Ok(());
+    };
+    let listener = TcpListener::bind(addr).await;
+    let listener = listener
+        .with_context(|| format!("metrics: listening on {addr}; choose another with --metrics"))?;
+    let health = move || heart::health(&pulses);
+    let telemetry = Arc::clone(telemetry);
+    tokio::spawn(telemetry::server::serve(
+        listener,
+        telemetry,
+        Arc::new(health),
+    ));
+    Ok(())
+}
+
 /// Everything that runs beside the data plane, until a signal.
 async fn serve(
-    options: &RunOptions,
     sockets: Sockets,
     admin: Arc<Admin>,
     streams: Streams,
@@ -197,17 +219,6 @@ async fn serve(
     mut signals: Signals,
 ) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
-    if let Some(addr) = options.metrics {
-        let listener = TcpListener::bind(addr).await;
-        let listener = listener.with_context(|| {
-            format!("metrics: listening on {addr}; choose another with --metrics")
-        })?;
-        tokio::spawn(telemetry::server::serve(
-            listener,
-            Arc::clone(telemetry),
-            Arc::new(|| Ok(())),
-        ));
-    }
     if let Some(log) = streams.log {
         tokio::spawn(log.run());
     }

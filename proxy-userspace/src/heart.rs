@@ -80,6 +80,16 @@ impl Drop for Heart {
     }
 }
 
+/// Whether every worker beats: what `/healthz` says.
+pub fn health(pulses: &[Arc<Pulse>]) -> Result<(), String> {
+    match slowest(pulses) {
+        Some(slowest) if !slowest.is_fresh(now()) => {
+            Err("a worker hangs: proxied connections get no answer".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn slowest(pulses: &[Arc<Pulse>]) -> Option<Beat> {
     let beats = pulses
         .iter()
@@ -106,6 +116,8 @@ mod tests {
         let (quick, slow) = (Pulse::start(), Pulse::start());
         slow.0.store(7, Ordering::Relaxed);
         quick.beat();
+        assert!(health(&[Arc::clone(&quick), Arc::clone(&slow)]).is_err());
+        assert!(health(&[Arc::clone(&quick)]).is_ok());
         assert_eq!(slowest(&[quick, slow]), Some(Beat(7)));
         assert_eq!(slowest(&[]), None);
     }

@@ -30,9 +30,10 @@ use crate::diag::Diag;
 /// Connections that may wait for `accept` on one listener.
 const BACKLOG: i32 = 4_096;
 
-/// An endpoint that is gone without a word is found out within two minutes, also
-/// where nobody sends: what is silent for one is asked, and asked again. The
-/// client's own probes are answered by weir's socket.
+/// Who is gone without a word is found out within two minutes, also where nobody
+/// sends: what is silent for one is asked, and asked again. An endpoint, since the
+/// client's own probes are answered by weir's socket; and a client, since one that
+/// has closed both halves looks like one that waits for its answer.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_mins(1))
     .with_interval(Duration::from_secs(15))
@@ -153,6 +154,7 @@ impl Netns {
             // the acknowledgement of the ones before.
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_congestion(NODE_CONGESTION)?;
+            socket.set_tcp_keepalive(&KEEPALIVE)?;
             socket.bind(&addr.into())?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())

@@ -138,6 +138,29 @@ fn a_reset_stays_a_reset_both_ways() {
     ends_with_reset(&far);
 }
 
+/// Also while the bytes that came before it are held up by the other end.
+#[test]
+fn a_reset_is_seen_while_the_other_end_reads_nothing() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    for is_upload in [true, false] {
+        let (near, far) = connected(client.agent(), &listener);
+        let (sender, silent) = if is_upload { (near, far) } else { (far, near) };
+        sender.set(SockOption::Timeout(1_000)).unwrap();
+        let full = sender.bulk(7, u64::MAX, 0).expect_err("nobody reads");
+        assert!(full.is(Errno::EAGAIN), "{full}");
+        let open = || weir.metrics().count("weir_connections_active", &[]);
+        assert_eq!(open(), 1);
+        sender.abort().unwrap();
+        eventually("it is let go of", Duration::from_secs(5), || match open() {
+            0 => Ok(()),
+            open => Err(open.to_string()),
+        });
+        drop(silent);
+    }
+}
+
 /// An endpoint where nobody listens: the client's connection is reset, not left hanging.
 #[test]
 fn a_connect_to_a_dead_endpoint_is_reset() {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use testbed::agent::HttpRequest;
-use testbed::agent::proto::Service;
+use testbed::agent::proto::{Service, SockOption};
 use testbed::docs::{egress_rule, service};
 use testbed::{Node, Pod, Sock, Weir, WeirOptions, eventually};
 
@@ -178,4 +179,77 @@ fn a_silent_endpoint_is_asked_whether_it_is_there() {
     });
     answer(&far, "late");
     read_until(&sock, "late");
+}
+
+/// A client may close its half and wait for the answer. One that is gone waits for
+/// nothing: the endpoint is told, though it never answers.
+#[test]
+fn a_client_that_is_gone_is_let_go_of() {
+    let node = Node::new().unwrap();
+    let (_weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let asked = |head: &str| {
+        let sock = client.agent().dial(vip(1)).unwrap();
+        sock.send(head).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        far.set(SockOption::Timeout(30_000)).unwrap();
+        read_until(&far, "\r\n\r\n");
+        (sock, far)
+    };
+    let (waiting, its_end) = asked("GET /waits HTTP/1.1\r\nHost: web\r\n\r\n");
+    waiting.shutdown_write().unwrap();
+    let (gone, left) = asked("GET /gone HTTP/1.1\r\nHost: web\r\n\r\n");
+    gone.abort().unwrap();
+    let (said, fault) = left.recv_to_end().unwrap();
+    let is_timeout = fault.as_ref().is_some_and(|fault| fault.is(Errno::EAGAIN));
+    assert!(said.is_empty() && !is_timeout, "{said} {fault:?}");
+    answer(&its_end, "late");
+    read_until(&waiting, "late");
+}
+
+/// A request that asks to leave HTTP is no reason to meet a dead endpoint.
+#[test]
+fn an_upgrade_finds_the_endpoint_that_lives() {
+    let node = Node::new().unwrap();
+    let (weir, client, server) = mesh(&node);
+    let dead = node.pod("dead").unwrap();
+    weir.enroll(&dead, &["app=web"]);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    for _ in 0..4 {
+        let sock = client.agent().dial(vip(1)).unwrap();
+        sock.send(
+            "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .unwrap();
+        let (far, _) = listener.accept().unwrap();
+        assert!(read_until(&far, "\r\n\r\n").contains("websocket"));
+        answer(&far, "not here");
+        read_until(&sock, "not here");
+    }
+}
+
+/// Whatever the header says: policy and the endpoint see the host of the target.
+#[test]
+fn the_endpoint_sees_the_host_that_policy_sees() {
+    let node = Node::new().unwrap();
+    let (_weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let sock = client.agent().dial(vip(1)).unwrap();
+    sock.send("GET http://other.test/x HTTP/1.1\r\nHost: web\r\n\r\n")
+        .unwrap();
+    let (far, _) = listener.accept().unwrap();
+    let head = read_until(&far, "\r\n\r\n");
+    assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
+    assert!(
+        head.contains("host: other.test\r\n") && !head.contains("web"),
+        "{head}"
+    );
+    answer(&far, "seen");
+    read_until(&sock, "seen");
+    let sock = client.agent().dial(vip(1)).unwrap();
+    sock.send("GET / HTTP/1.1\r\nHost: web\r\nHost: other.test\r\n\r\n")
+        .unwrap();
+    let (refused, _) = sock.recv_to_end().unwrap();
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    assert!(refused.contains("ambiguous-host"), "{refused}");
 }

@@ -97,6 +97,9 @@ pub(super) async fn write(
             let undo = move |writer: &mut Writer| writer.undo(to, intent);
             receipt(admin.control.write(undo).await?)
         }
+        Route::Older(_) if intent.dry_run || intent.author.reason.is_some() => Err(bad(
+            "connections are closed here and no configuration is written: there is neither `dryRun` nor `reason`",
+        )),
         Route::Older(name) => {
             query.finish()?;
             let closed = admin.control.reset_older(name).await? as u64;

@@ -99,7 +99,7 @@ pub(super) enum Question {
     Undo(UndoArgs),
     /// Enroll a pod: from now on weir decides on its connections
     ///
-    /// Writes a Workload; one that is there already keeps whatever is not named here.
+    /// Writes a Workload; one that is there already keeps what is not named here, but for its addresses.
     Enroll(EnrollArgs),
     /// Stop deciding on a pod's connections; it stays known, and an endpoint
     Unenroll(UnenrollArgs),

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use nix::libc;
 use proxy_common::{
     AddressEntry, AddressKey, Block, EgressEntry, EgressKey, EndpointSlot, LocalEntry, LocalKey,
     NetnsCookie, NetworkId, PolicySetId, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
@@ -24,6 +25,9 @@ use super::limits::{Limits, TableMap};
 use super::maps::Maps;
 use crate::beside::both;
 use crate::tables::{EgressPrefix, TableSet};
+
+/// bpf(2): only if the key is not there yet.
+const BPF_NOEXIST: u64 = 1;
 
 /// The differences between two maps, by what they do.
 struct Diff<K, V> {
@@ -349,9 +353,12 @@ fn write_workload(
     old: Option<WorkloadId>,
 ) -> Result<(), KernelError> {
     if old != Some(workload.id) {
-        maps.pending
-            .insert(workload.id, 0, 0)
-            .map_err(KernelError::map("PENDING"))?;
+        // A number that moves to another namespace keeps its count: its flows go on.
+        match maps.pending.insert(workload.id, 0, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+            counted => counted.map_err(KernelError::map("PENDING"))?,
+        }
     }
     maps.workloads
         .insert(netns, workload, 0)

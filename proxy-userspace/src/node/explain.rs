@@ -33,7 +33,10 @@ pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation,
     };
     match destination(snapshot, source, &query.destination)? {
         Asked::Address(addr) => by_address(snapshot, source, addr, query, &mut explanation)?,
-        Asked::Name(name, port) => by_name(snapshot, source, &name, port, &mut explanation),
+        Asked::Name(name, port) => {
+            let transport = query.destination.transport;
+            by_name(snapshot, source, &name, (port, transport), &mut explanation);
+        }
     }
     Ok(explanation)
 }
@@ -275,10 +278,13 @@ fn by_name(
     snapshot: &Snapshot,
     source: &Source,
     name: &HostName,
-    port: Port,
+    (port, transport): (Port, Transport),
     explanation: &mut Explanation,
 ) {
-    explanation.destination = format!("{name}:{}", port.0);
+    explanation.destination = match transport {
+        Transport::Tcp => format!("{name}:{}", port.0),
+        Transport::Udp => format!("{name}:{}/udp", port.0),
+    };
     let rule = source.hosts.iter().find(|rule| {
         rule.ports.contains(&port) && rule.hosts.as_ref().is_some_and(|hosts| hosts.matches(name))
     });
@@ -287,6 +293,9 @@ fn by_name(
     let (verdict, reason) = match (by_default, rule) {
         (EgressDefault::Allow, _) => ("direct", Reason::EgressAllowed),
         (EgressDefault::Audit, _) => ("direct", Reason::EgressAudited),
+        (EgressDefault::Deny, Some(_)) if transport == Transport::Udp => {
+            ("deny", Reason::NameOverUdp)
+        }
         (EgressDefault::Deny, Some(_)) => ("proxy", Reason::EgressByName),
         (EgressDefault::Deny, None) => ("deny", Reason::EgressDenied),
     };

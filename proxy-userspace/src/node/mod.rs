@@ -4,6 +4,7 @@
 //! never leave the two with different configurations once `install` returned.
 
 mod canary;
+mod enrol;
 mod explain;
 mod listen;
 mod older;
@@ -13,9 +14,7 @@ mod waker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use proxy_common::NetnsCookie;
@@ -24,9 +23,10 @@ pub use canary::run as run_canary;
 pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
 
 use self::canary::Canaries;
+use self::enrol::{Enrolled, Newcomer};
 use self::waker::Waker;
 use crate::accelerate::Accelerator;
-use crate::config::object::{LocalPod, ObjectName, Workload};
+use crate::config::object::ObjectName;
 use crate::config::{Objects, Warning};
 use crate::control::{
     Dataplane, DataplaneStatus, ExplainError, ExplainQuery, Explanation, InstallError,
@@ -63,12 +63,6 @@ pub struct Node {
     started: bool,
 }
 
-/// A pod and its listeners, one list per worker, that are not served yet.
-struct Newcomer {
-    pod: Arc<Pod>,
-    listeners: Vec<Vec<std::net::TcpListener>>,
-}
-
 impl Node {
     /// A node without pods, whose workloads may ask `resolvers` for names.
     pub fn new(
@@ -93,71 +87,6 @@ impl Node {
             canaries: Canaries::start()?,
             accelerator,
             started: false,
-        })
-    }
-
-    /// Enrols what is new, drops what is gone, keeps what is the same.
-    fn enrol(
-        &self,
-        objects: &Objects,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<Enrolled, InstallError> {
-        let mut enrolled = Enrolled::default();
-        let settled_by = Instant::now() + listen::SETTLE;
-        for (name, workload) in objects.index().inventory.local() {
-            let Some(spec) = workload.local.as_ref().filter(|spec| spec.enrolled) else {
-                continue;
-            };
-            if let Some(pod) = self
-                .pods
-                .get(name)
-                .filter(|pod| is_same(pod, spec, workload))
-            {
-                enrolled.pods.insert(name.clone(), Arc::clone(pod));
-                continue;
-            }
-            match self.enrol_one(spec, workload, settled_by) {
-                Ok(newcomer) => {
-                    enrolled
-                        .pods
-                        .insert(name.clone(), Arc::clone(&newcomer.pod));
-                    enrolled.newcomers.push(newcomer);
-                }
-                Err(error) if self.started => return Err(InstallError::Refused(error.to_string())),
-                Err(error) => warnings.push(dropped(name, &error)),
-            }
-        }
-        check_netns(&enrolled.pods)?;
-        Ok(enrolled)
-    }
-
-    fn enrol_one(
-        &self,
-        spec: &LocalPod,
-        workload: &Workload,
-        settled_by: Instant,
-    ) -> Result<Newcomer, PodError> {
-        let name = &workload.name;
-        let (pod, listeners) = Pod::enrol(
-            name,
-            spec,
-            &workload.addresses,
-            &self.home,
-            self.workers.len(),
-            settled_by,
-        )?;
-        let mut kernel = lock(&self.kernel);
-        let cgroup_error = |cause| PodError::Cgroup {
-            name: name.clone(),
-            cause: Box::new(cause),
-        };
-        for listener in listeners.iter().flatten() {
-            kernel.mark_listener(listener).map_err(cgroup_error)?;
-        }
-        kernel.fence(pod.cgroup()).map_err(cgroup_error)?;
-        Ok(Newcomer {
-            pod: Arc::new(pod),
-            listeners,
         })
     }
 
@@ -251,47 +180,6 @@ impl Node {
             tracing::warn!(%error, "a fence of a workload that is gone could not be removed");
         }
     }
-}
-
-/// The pods of a configuration that is about to be put in force.
-#[derive(Default)]
-struct Enrolled {
-    pods: BTreeMap<ObjectName, Arc<Pod>>,
-    newcomers: Vec<Newcomer>,
-}
-
-/// A stored workload that is no more.
-fn dropped(name: &ObjectName, error: &PodError) -> Warning {
-    Warning {
-        source: None,
-        document: None,
-        object: Some(format!("Workload {name}")),
-        path: "spec.netns".into(),
-        message: format!("{error}; it is not enrolled"),
-    }
-}
-
-/// Whether the pod is what the workload now asks for, its namespace included:
-/// a pod that was made again has another one behind the same path. A path that
-/// is gone says nothing: the pod may be on its way out, and is served to its end.
-fn is_same(pod: &Pod, spec: &LocalPod, workload: &Workload) -> bool {
-    let same_netns = std::fs::metadata(&spec.netns)
-        .map_or(true, |now| (now.dev(), now.ino()) == pod.netns().identity());
-    pod.spec() == spec && pod.claimed() == workload.addresses && same_netns
-}
-
-/// Two workloads in one namespace would decide on each other's connections.
-fn check_netns(pods: &BTreeMap<ObjectName, Arc<Pod>>) -> Result<(), InstallError> {
-    let mut owners = BTreeMap::new();
-    for (name, pod) in pods {
-        if let Some(other) = owners.insert(pod.netns().cookie(), name) {
-            return Err(InstallError::Refused(format!(
-                "workloads {other} and {name} share one network namespace ({}): a namespace can be enrolled once",
-                pod.spec().netns.display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 impl Dataplane for Node {

@@ -16,6 +16,8 @@ pub const HEAD_TIMEOUT: &[u8] =
 pub enum Refusal {
     /// The request states its length in two ways.
     AmbiguousLength,
+    /// The request names its host more than once (RFC 9112 section 3.2).
+    AmbiguousHost,
     /// `CONNECT`: weir is no forward proxy.
     Connect,
     /// The body broke off or is not framed as announced.
@@ -43,6 +45,7 @@ impl Refusal {
     pub const fn name(self) -> &'static str {
         match self {
             Self::AmbiguousLength => "ambiguous-length",
+            Self::AmbiguousHost => "ambiguous-host",
             Self::Connect => "connect-method",
             Self::BrokenBody => "broken-request-body",
             Self::NoService => "service-gone",
@@ -59,7 +62,9 @@ impl Refusal {
     /// The status that the client gets.
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::AmbiguousLength | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::AmbiguousLength | Self::AmbiguousHost | Self::BrokenBody => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoService | Self::NoEndpoint | Self::ConnectFailed => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -83,7 +88,7 @@ impl Refusal {
     pub const fn closes(self) -> bool {
         matches!(
             self,
-            Self::AmbiguousLength | Self::BrokenBody | Self::Connect
+            Self::AmbiguousLength | Self::AmbiguousHost | Self::BrokenBody | Self::Connect
         )
     }
 }

@@ -1,14 +1,17 @@
 //! The client's side of an HTTP connection: a socket that knows in which part
 //! of a message it is.
 //!
-//! hyper parses; this looks on, for two things that hyper does not offer: a
+//! hyper parses; this looks on, for three things that hyper does not offer: a
 //! time-out for request heads that does not also end idle keep-alive
-//! connections, and telling a request with two lengths from one with one (hyper
+//! connections; telling a request with two lengths from one with one (hyper
 //! drops `Content-Length` beside `Transfer-Encoding`, and weir refuses such
-//! requests instead: RFC 9112 section 6.1). Must never change a byte.
+//! requests instead: RFC 9112 section 6.1); and noticing a client that is gone
+//! while its answer takes long (hyper reads nothing meanwhile, since a client may
+//! close its half and wait). Must never change a byte.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -20,12 +23,18 @@ use tokio::net::TcpStream;
 use super::answer::HEAD_TIMEOUT;
 use super::wire::Wire;
 
+/// After so many looks, while one answer is awaited, the socket is asked: every ten
+/// seconds.
+const LOOKS: u32 = 20;
+
 /// What the socket and the request handler know of each other. Both live on
 /// one thread; the lock is never contended and only there because hyper wants a
 /// socket that could be sent elsewhere.
 #[derive(Debug, Default)]
 pub struct Head {
     state: Mutex<State>,
+    /// The socket is to be asked whether the client is still there.
+    ask: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +52,8 @@ struct State {
     /// Bytes behind the present head came with it: the next head may have begun.
     pipelined: bool,
     expired: bool,
+    /// Looks at the connection since the present answer began, in a row.
+    looks: u32,
     scan: Scan,
     waker: Option<Waker>,
 }
@@ -58,6 +69,7 @@ impl Head {
         let mut state = self.state();
         state.began = None;
         state.answering = true;
+        state.looks = 0;
         state.uploading = body;
         let scan = std::mem::take(&mut state.scan);
         // A head that was not looked at came in the wake of another one, and so
@@ -95,6 +107,22 @@ impl Head {
             }
         }
         expires
+    }
+
+    /// Has the socket asked whether the client is still there, now and then while
+    /// an answer takes long: to be called twice a second.
+    pub fn look(&self) {
+        let mut state = self.state();
+        if !state.answering {
+            return;
+        }
+        state.looks += 1;
+        if state.looks.is_multiple_of(LOOKS)
+            && let Some(waker) = &state.waker
+        {
+            self.ask.store(true, Ordering::Relaxed);
+            waker.wake_by_ref();
+        }
     }
 
     fn is_expired(&self) -> bool {
@@ -253,6 +281,7 @@ impl AsyncRead for Client {
             buf.put_slice(&this.prefix[..taken]);
             this.head.read(&this.prefix[..taken]);
             this.prefix.advance(taken);
+            this.head.wait(cx.waker());
             return Poll::Ready(Ok(()));
         }
         if this.head.is_expired() {
@@ -293,6 +322,13 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper comes by here whenever the connection is woken.
+        if self.head.ask.load(Ordering::Relaxed) {
+            self.head.ask.store(false, Ordering::Relaxed);
+            if let Some(error) = self.wire.0.take_error()? {
+                return Poll::Ready(Err(error));
+            }
+        }
         Pin::new(&mut self.wire).poll_flush(cx)
     }
 

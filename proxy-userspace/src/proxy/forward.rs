@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
 use super::answer::Refusal;
 use super::body::RequestBody;
@@ -138,11 +139,7 @@ impl Connection {
                 break;
             }
         }
-        let last = last.as_deref().unwrap_or("none was tried");
-        Err((
-            Refusal::ConnectFailed,
-            format!("no endpoint could be connected to ({last})"),
-        ))
+        Err(none_connected(last.as_deref()))
     }
 
     fn key(&self, to: SocketAddr) -> Key {
@@ -231,6 +228,30 @@ impl Connection {
         }
     }
 
+    /// A new connection to the first endpoint that takes one.
+    async fn own_connection(
+        &self,
+        ways: &Ways<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<(SocketAddr, TcpStream), Failure> {
+        let mut last = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            let Some((addr, endpoint)) = ways.get(attempt) else {
+                break;
+            };
+            exchange.tried(addr, endpoint, attempt);
+            let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
+            match self.captured.connect(addr, reach).await {
+                Ok(stream) => return Ok((addr, stream)),
+                Err(error) => last = Some(format!("{addr}: {error}")),
+            }
+            if exchange.elapsed() > CONNECT_BUDGET {
+                break;
+            }
+        }
+        Err(none_connected(last.as_deref()))
+    }
+
     /// Sends a request that asks to leave HTTP, over a connection that is not
     /// shared; if the endpoint agrees, bytes go both ways until both ends are done.
     pub async fn upgrade(
@@ -240,15 +261,8 @@ impl Connection {
         upgrade: Upgrade,
         exchange: &mut Exchange,
     ) -> Result<Answer, Failure> {
-        let Some((addr, endpoint)) = ways.get(0) else {
-            return Err((Refusal::NoEndpoint, "no endpoint is ready".into()));
-        };
-        exchange.tried(addr, endpoint, 0);
+        let (addr, stream) = self.own_connection(ways, exchange).await?;
         let lost = |error: &hyper::Error| (Refusal::UpstreamFailed, format!("{addr}: {error}"));
-        let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
-        let stream = self.captured.connect(addr, reach).await;
-        let stream =
-            stream.map_err(|error| (Refusal::ConnectFailed, format!("{addr}: {error}")))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| lost(&error))?;
@@ -272,6 +286,14 @@ impl Connection {
         }
         Ok((response, None))
     }
+}
+
+fn none_connected(last: Option<&str>) -> Failure {
+    let last = last.unwrap_or("none was tried");
+    (
+        Refusal::ConnectFailed,
+        format!("no endpoint could be connected to ({last})"),
+    )
 }
 
 /// The same request once more, if repeating it is safe (RFC 9110 section 9.2.2)

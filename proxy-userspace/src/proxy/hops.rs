@@ -1,9 +1,9 @@
-//! Headers that mean one connection only (RFC 9110 section 7.6.1), and the
-//! upgrade that one of them asks for.
+//! Headers that mean one connection only (RFC 9110 section 7.6.1), the upgrade that
+//! one of them asks for, and the host of a target that is a whole URI.
 
-use hyper::Request;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Uri};
 
 /// Takes the headers that speak of this connection out of a message.
 pub fn strip(headers: &mut HeaderMap) {
@@ -19,6 +19,24 @@ pub fn strip(headers: &mut HeaderMap) {
     for name in ["keep-alive", "proxy-connection"] {
         headers.remove(name);
     }
+}
+
+/// A target that is a whole URI says which host is meant, whatever the header says
+/// (RFC 9112 section 3.2.2): policy and the endpoint see the same one.
+pub fn settle_host<B>(request: &mut Request<B>) {
+    let Some(authority) = request.uri().authority() else {
+        return;
+    };
+    let port = authority.port();
+    let host = match &port {
+        Some(port) => format!("{}:{port}", authority.host()),
+        None => authority.host().to_owned(),
+    };
+    let target = request.uri().path_and_query();
+    let target = target.filter(|target| target.as_str() != "/").cloned();
+    let value = HeaderValue::try_from(host).expect("a host of a URI is a header value");
+    request.headers_mut().insert(HOST, value);
+    *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
 }
 
 /// What a client that wants to leave HTTP (a WebSocket) asked for.
@@ -59,6 +77,28 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_uri_names_the_host() {
+        for (target, host, path) in [
+            ("http://a.test/x?y=1", "a.test", "/x?y=1"),
+            ("http://a.test", "a.test", "/"),
+            ("http://a.test@b.test:81/", "b.test:81", "/"),
+            ("http://[fd00::1]:81/", "[fd00::1]:81", "/"),
+        ] {
+            let mut request = request(&[("host", "c.test")]);
+            *request.uri_mut() = target.parse().unwrap();
+            settle_host(&mut request);
+            assert_eq!(request.headers().get(HOST).unwrap(), host, "{target}");
+            assert_eq!(request.headers().get_all(HOST).iter().count(), 1);
+            assert_eq!(request.uri(), path, "{target}");
+        }
+        let mut plain = request(&[("host", "c.test")]);
+        *plain.uri_mut() = Uri::from_static("/x");
+        settle_host(&mut plain);
+        assert_eq!(plain.headers().get(HOST).unwrap(), "c.test");
+        assert_eq!(plain.uri(), "/x");
+    }
 
     fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
         let mut request = Request::new(());

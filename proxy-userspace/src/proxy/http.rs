@@ -126,9 +126,10 @@ impl Connection {
             self.callee.clone(),
             request.version(),
         ));
+        let checked = check(framing, &request);
+        hops::settle_host(&mut request);
         let trace = worker.tracer.prepare(request.headers_mut());
         exchange.note(&request, trace);
-        let checked = check(framing, &request);
         let upgrade = hops::upgrade(&mut request);
         // As the endpoint gets it, whatever the client spoke.
         *request.version_mut() = Version::HTTP_11;
@@ -331,6 +332,12 @@ fn check(framing: Framing, request: &Request<Incoming>) -> Result<(), (Refusal, 
             Refusal::AmbiguousLength,
             "a request may state its length by Content-Length or by Transfer-Encoding, not by both"
                 .into(),
+        ));
+    }
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        return Err((
+            Refusal::AmbiguousHost,
+            "a request names its host once".into(),
         ));
     }
     if request.method() == Method::CONNECT {

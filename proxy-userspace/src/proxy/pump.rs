@@ -89,7 +89,12 @@ async fn half(mut from: ReadHalf<'_>, to: &TcpStream, moved: &Cell<u64>) -> io::
             Passed::End => return finish(to),
             Passed::Some { bytes, rest } => {
                 if let Some(rest) = rest {
-                    write_all(to, &rest).await?;
+                    // Nobody reads `from` meanwhile, so a reset there is watched for.
+                    tokio::select! {
+                        biased;
+                        written = write_all(to, &rest) => written?,
+                        error = failed(from.as_ref()) => return Err(error),
+                    }
                 }
                 moved.set(moved.get() + bytes as u64);
             }

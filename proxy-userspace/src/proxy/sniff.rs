@@ -82,15 +82,18 @@ pub async fn sniff<U: AsRef<TcpStream>>(
         return first.map(|spoken| look.end(spoken, None));
     }
     let upstream = dial().await?;
+    let mut byte = [0];
     tokio::select! {
         biased;
         first = look.until_decided(client) => {
             let spoken = first?;
             Ok(look.end(spoken, Some(upstream)))
         }
-        spoke = upstream.as_ref().readable() => {
-            spoke?;
-            learned.learn(service);
+        spoke = upstream.as_ref().peek(&mut byte) => {
+            // One that ends without a word tells nothing of the others.
+            if matches!(spoke, Ok(1..)) {
+                learned.learn(service);
+            }
             Ok(look.end(Spoken::Other, Some(upstream)))
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -97,7 +97,7 @@ pub struct Worker {
     /// Requests and byte streams in flight.
     busy: Cell<usize>,
     /// How to stop accepting for each pod.
-    pods: RefCell<HashMap<ObjectName, Rc<Notify>>>,
+    pods: RefCell<HashMap<ObjectName, watch::Sender<()>>>,
 }
 
 impl Worker {
@@ -206,9 +206,7 @@ async fn run(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Command>, pulse: &Pul
             }
         }
     }
-    for stop in worker.pods.borrow().values() {
-        stop.notify_waiters();
-    }
+    worker.pods.borrow_mut().clear();
     let deadline = Instant::now() + DRAIN;
     while worker.busy.get() > 0 && Instant::now() < deadline {
         sleep(ACCEPT_PAUSE).await;
@@ -218,21 +216,15 @@ async fn run(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Command>, pulse: &Pul
 impl Worker {
     /// Accepts on the listeners of a pod until told to leave it.
     fn serve(self: &Rc<Self>, pod: &Arc<Pod>, listeners: Vec<StdListener>) {
-        let stop = Rc::new(Notify::new());
-        if let Some(former) = self
-            .pods
-            .borrow_mut()
-            .insert(pod.name().clone(), Rc::clone(&stop))
-        {
-            former.notify_waiters();
-        }
+        let (stop, stopped) = watch::channel(());
+        self.pods.borrow_mut().insert(pod.name().clone(), stop);
         for listener in listeners {
             match TcpListener::from_std(listener) {
                 Ok(listener) => drop(spawn_local(accept(
                     Rc::clone(self),
                     Arc::clone(pod),
                     listener,
-                    Rc::clone(&stop),
+                    stopped.clone(),
                 ))),
                 Err(error) => {
                     tracing::error!(workload = %pod.name(), %error, "a listener cannot be served");
@@ -242,9 +234,7 @@ impl Worker {
     }
 
     fn leave(&self, name: &ObjectName) {
-        if let Some(stop) = self.pods.borrow_mut().remove(name) {
-            stop.notify_waiters();
-        }
+        self.pods.borrow_mut().remove(name);
     }
 
     /// Lets go of idle connections and memories that nobody can use any more.
@@ -257,16 +247,21 @@ impl Worker {
     }
 }
 
-/// Accepts until `stop`, then what is already in the queue: those clients
-/// believe that they are connected.
-async fn accept(worker: Rc<Worker>, pod: Arc<Pod>, listener: TcpListener, stop: Rc<Notify>) {
-    let stopped = stop.notified();
+/// Accepts until the other end of `stopped` is dropped, then what is already in the
+/// queue: those clients believe that they are connected.
+async fn accept(
+    worker: Rc<Worker>,
+    pod: Arc<Pod>,
+    listener: TcpListener,
+    mut stopped: watch::Receiver<()>,
+) {
+    let stopped = stopped.changed();
     tokio::pin!(stopped);
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = &mut stopped => break,
+            _ = &mut stopped => break,
         };
         match accepted {
             Ok((client, peer)) => begin(&worker, &pod, client, peer),
@@ -307,7 +302,11 @@ impl Heads {
     fn expire(&self, now: Instant) {
         self.watched.borrow_mut().retain(|(head, limit)| {
             head.upgrade()
-                .inspect(|head| _ = head.expire(now, *limit))
+                .inspect(|head| {
+                    if !head.expire(now, *limit) {
+                        head.look();
+                    }
+                })
                 .is_some()
         });
     }
