@@ -13,25 +13,17 @@ use testbed::{Fault, Node, Pod, Weir, WeirOptions, patiently};
 /// A client in the mesh, and two machines outside it, with a TCP server on 7000
 /// and 7001 and an HTTP server on 80 and 81 each.
 fn mesh(node: &Node, args: Vec<String>) -> (Weir<'_>, Pod, [Pod; 2]) {
-    let weir = Weir::start_with(
-        node,
-        WeirOptions {
-            args,
-            ..WeirOptions::default()
-        },
-    )
-    .unwrap();
+    let options = WeirOptions {
+        args,
+        ..WeirOptions::default()
+    };
+    let weir = Weir::start_with(node, options).unwrap();
     let outside = ["near", "far"].map(|name| node.outside(name).unwrap());
     for pod in &outside {
         for port in [7000, 7001] {
-            pod.agent()
-                .serve(
-                    pod.at(port),
-                    Service::Whoami {
-                        name: pod.name().into(),
-                    },
-                )
-                .unwrap();
+            let name = pod.name().into();
+            let what = Service::Whoami { name };
+            pod.agent().serve(pod.at(port), what).unwrap();
         }
         for port in [80, 81] {
             let what = Service::Http {
@@ -54,11 +46,8 @@ fn ask_tcp(client: &Pod, addr: SocketAddr) -> Result<String, Fault> {
 }
 
 fn is_denied(client: &Pod, addr: SocketAddr) {
-    let fault = client
-        .agent()
-        .dial(addr)
-        .err()
-        .unwrap_or_else(|| panic!("{addr} is open"));
+    let fault = client.agent().dial(addr).err();
+    let fault = fault.unwrap_or_else(|| panic!("{addr} is open"));
     assert!(fault.is(Errno::EPERM), "{addr}: {fault}");
 }
 
@@ -267,14 +256,11 @@ fn a_workloads_address_is_direct() {
     is_denied(&client, server.at(7000));
 }
 
-/// A rule on a host name opens it where the name, as weir resolves it, leads to
-/// the dialled address; nothing else.
-#[test]
-fn a_host_rule_checks_the_name_and_the_address() {
-    let node = Node::new().unwrap();
+/// A mesh whose rules open `api.example.test` and `*.wild.test`, and who resolves them.
+fn by_name(node: &Node) -> (Pod, Weir<'_>, Pod, [Pod; 2]) {
     let dns = node.outside("dns").unwrap();
     let resolver = dns.at(53);
-    let (weir, client, [near, far]) = mesh(&node, vec!["--resolver".into(), resolver.to_string()]);
+    let (weir, client, [near, far]) = mesh(node, vec!["--resolver".into(), resolver.to_string()]);
     let records = BTreeMap::from([
         ("api.example.test".to_owned(), vec![near.ip()]),
         ("a.wild.test".to_owned(), vec![near.ip(), far.ip()]),
@@ -286,6 +272,15 @@ fn a_host_rule_checks_the_name_and_the_address() {
         .unwrap();
     weir.apply(&egress_rule("api", "api.example.test", &[(80, "http")], ""));
     weir.apply(&egress_rule("wild", "*.wild.test", &[(80, "http")], ""));
+    (dns, weir, client, [near, far])
+}
+
+/// A rule on a host name opens it where the name, as weir resolves it, leads to
+/// the dialled address; nothing else.
+#[test]
+fn a_host_rule_checks_the_name_and_the_address() {
+    let node = Node::new().unwrap();
+    let (_dns, weir, client, [near, far]) = by_name(&node);
     let ask = |addr, host| {
         client
             .agent()
@@ -335,6 +330,33 @@ fn a_host_rule_checks_the_name_and_the_address() {
     sock.send("\x16\x03\x01\x00\x05hello").unwrap();
     let (said, _) = sock.recv_to_end().unwrap();
     assert!(!said.contains("200"), "{said}");
+}
+
+/// The host is that of the target, whatever the header says; and over UDP there is none.
+#[test]
+fn the_name_that_counts_is_the_one_that_is_asked() {
+    let node = Node::new().unwrap();
+    let (_dns, weir, client, [near, _far]) = by_name(&node);
+    for (target, status) in [("http://evil.test/", "403"), ("/", "200")] {
+        let sock = client.agent().dial(near.at(80)).unwrap();
+        let end = "Host: api.example.test\r\nConnection: close\r\n\r\n";
+        sock.send(format!("GET {target} HTTP/1.1\r\n{end}"))
+            .unwrap();
+        let (said, _) = sock.recv_to_end().unwrap();
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{target}: {said}"
+        );
+    }
+    for (asked, verdict, reason) in [
+        ("api.example.test:80", "proxy", "egress-by-name"),
+        ("api.example.test:80/udp", "deny", "egress-name-over-udp"),
+    ] {
+        let said = weir.json(&["explain", "client", asked]);
+        assert_eq!(said["verdict"], verdict, "{said}");
+        assert_eq!(said["reason"], reason, "{said}");
+        assert_eq!(said["destination"], asked, "{said}");
+    }
 }
 
 /// What cannot be enforced yet, or contradicts itself, is refused on apply.

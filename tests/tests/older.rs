@@ -58,6 +58,12 @@ fn older_connections_are_counted_and_closed_on_request() {
     weir.launch().unwrap();
     assert_eq!(older(&weir, &client), 1, "known over a restart");
 
+    // Nothing to try out here: what cannot be kept is not promised.
+    let path = format!("/v1/workloads/default/{}/older?dryRun=true", client.name());
+    let (status, said) = weir.admin("DELETE", &path, "", "").unwrap();
+    assert_eq!(status, 400, "{said}");
+    assert_eq!(older(&weir, &client), 1);
+
     let said = reset(&weir, &client);
     assert!(said.contains("closed 1 connections"), "{said}");
     assert_eq!(older(&weir, &client), 0);
