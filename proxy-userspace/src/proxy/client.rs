@@ -137,8 +137,10 @@ impl Head {
         }
     }
 
-    fn read(&self, bytes: &[u8]) {
+    fn read(&self, bytes: &[u8], waker: &Waker) {
         let mut state = self.state();
+        // A head may be there at once, and then nobody has waited for it.
+        state.waker.get_or_insert_with(|| waker.clone());
         if state.answering || state.uploading || bytes.is_empty() {
             return;
         }
@@ -279,9 +281,8 @@ impl AsyncRead for Client {
         if !this.prefix.is_empty() {
             let taken = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix[..taken]);
-            this.head.read(&this.prefix[..taken]);
+            this.head.read(&this.prefix[..taken], cx.waker());
             this.prefix.advance(taken);
-            this.head.wait(cx.waker());
             return Poll::Ready(Ok(()));
         }
         if this.head.is_expired() {
@@ -295,7 +296,7 @@ impl AsyncRead for Client {
             this.head.wait(cx.waker());
         }
         ready!(polled)?;
-        this.head.read(&buf.filled()[before..]);
+        this.head.read(&buf.filled()[before..], cx.waker());
         Poll::Ready(Ok(()))
     }
 }
