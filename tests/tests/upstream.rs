@@ -41,6 +41,16 @@ fn read_until(sock: &Sock<'_>, end: &str) -> String {
     said
 }
 
+/// Sends a request to the service over a new connection: the client's socket, the
+/// endpoint's, and the head as it got it.
+fn asked<'a>(client: &'a Pod, listener: &Sock<'a>, request: &str) -> (Sock<'a>, Sock<'a>, String) {
+    let near = client.agent().dial(vip(1)).unwrap();
+    near.send(request).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    let head = read_until(&far, "\r\n\r\n");
+    (near, far, head)
+}
+
 fn answer(sock: &Sock<'_>, body: &str) {
     let length = body.len();
     sock.send(format!(
@@ -161,10 +171,7 @@ fn a_silent_endpoint_is_asked_whether_it_is_there() {
     let node = Node::new().unwrap();
     let (_weir, client, server) = mesh(&node);
     let listener = server.agent().listen(server.at(8080), 16).unwrap();
-    let sock = client.agent().dial(vip(1)).unwrap();
-    sock.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
-    let (far, _) = listener.accept().unwrap();
-    read_until(&far, "\r\n\r\n");
+    let (sock, far, _) = asked(&client, &listener, "GET / HTTP/1.1\r\nHost: web\r\n\r\n");
     let to = server.ip().to_string();
     let list = ["ss", "-tonHO", "state", "established", "dst", &to];
     // Once the request is acknowledged.
@@ -188,17 +195,12 @@ fn a_client_that_is_gone_is_let_go_of() {
     let node = Node::new().unwrap();
     let (_weir, client, server) = mesh(&node);
     let listener = server.agent().listen(server.at(8080), 16).unwrap();
-    let asked = |head: &str| {
-        let sock = client.agent().dial(vip(1)).unwrap();
-        sock.send(head).unwrap();
-        let (far, _) = listener.accept().unwrap();
-        far.set(SockOption::Timeout(30_000)).unwrap();
-        read_until(&far, "\r\n\r\n");
-        (sock, far)
-    };
-    let (waiting, its_end) = asked("GET /waits HTTP/1.1\r\nHost: web\r\n\r\n");
+    let waits = "GET /waits HTTP/1.1\r\nHost: web\r\n\r\n";
+    let (waiting, its_end, _) = asked(&client, &listener, waits);
     waiting.shutdown_write().unwrap();
-    let (gone, left) = asked("GET /gone HTTP/1.1\r\nHost: web\r\n\r\n");
+    let goes = "GET /goes HTTP/1.1\r\nHost: web\r\n\r\n";
+    let (gone, left, _) = asked(&client, &listener, goes);
+    left.set(SockOption::Timeout(30_000)).unwrap();
     gone.abort().unwrap();
     let (said, fault) = left.recv_to_end().unwrap();
     let is_timeout = fault.as_ref().is_some_and(|fault| fault.is(Errno::EAGAIN));
@@ -215,14 +217,11 @@ fn an_upgrade_finds_the_endpoint_that_lives() {
     let dead = node.pod("dead").unwrap();
     weir.enroll(&dead, &["app=web"]);
     let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let leave = "Connection: upgrade\r\nUpgrade: websocket";
+    let request = format!("GET / HTTP/1.1\r\nHost: web\r\n{leave}\r\n\r\n");
     for _ in 0..4 {
-        let sock = client.agent().dial(vip(1)).unwrap();
-        sock.send(
-            "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        )
-        .unwrap();
-        let (far, _) = listener.accept().unwrap();
-        assert!(read_until(&far, "\r\n\r\n").contains("websocket"));
+        let (sock, far, head) = asked(&client, &listener, &request);
+        assert!(head.contains("websocket"), "{head}");
         answer(&far, "not here");
         read_until(&sock, "not here");
     }
@@ -234,11 +233,8 @@ fn the_endpoint_sees_the_host_that_policy_sees() {
     let node = Node::new().unwrap();
     let (_weir, client, server) = mesh(&node);
     let listener = server.agent().listen(server.at(8080), 16).unwrap();
-    let sock = client.agent().dial(vip(1)).unwrap();
-    sock.send("GET http://other.test/x HTTP/1.1\r\nHost: web\r\n\r\n")
-        .unwrap();
-    let (far, _) = listener.accept().unwrap();
-    let head = read_until(&far, "\r\n\r\n");
+    let request = "GET http://other.test/x HTTP/1.1\r\nHost: web\r\n\r\n";
+    let (sock, far, head) = asked(&client, &listener, request);
     assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
     assert!(
         head.contains("host: other.test\r\n") && !head.contains("web"),

@@ -1,6 +1,6 @@
 //! Pods on their way into a configuration: opened, with their listeners, and fenced.
 //!
-//! Must never fence a pod before everything that can be refused was looked at.
+//! Must never fence a pod before all the others are ready, or one of them is refused.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

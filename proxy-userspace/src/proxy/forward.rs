@@ -44,6 +44,17 @@ impl Ways<'_> {
             Self::Dialled(addr) => (attempt == 0).then_some((*addr, None)),
         }
     }
+
+    /// Whom to try now, which is noted; `None` if there is nobody left, or no time.
+    fn next(&self, attempt: usize, exchange: &mut Exchange) -> Option<(SocketAddr, Reach)> {
+        if attempt > 0 && exchange.elapsed() > CONNECT_BUDGET {
+            return None;
+        }
+        let (addr, endpoint) = self.get(attempt)?;
+        exchange.tried(addr, endpoint, attempt);
+        let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
+        Some((addr, reach))
+    }
 }
 
 /// The connection that an answer comes over.
@@ -124,19 +135,14 @@ impl Connection {
     ) -> Result<Answer, Failure> {
         let mut last = None;
         for attempt in 0..ATTEMPTS_MAX {
-            let Some((addr, endpoint)) = ways.get(attempt) else {
+            let Some((addr, reach)) = ways.next(attempt, exchange) else {
                 break;
             };
-            exchange.tried(addr, endpoint, attempt);
             let key = self.key(addr);
-            let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
             match self.attempt(&key, reach, place, exchange).await {
                 Tried::Answered(answer) => return Ok(answer),
                 Tried::Lost(failure) => return Err(failure),
                 Tried::Back(why) => last = Some(format!("{addr}: {why}")),
-            }
-            if exchange.elapsed() > CONNECT_BUDGET {
-                break;
             }
         }
         Err(none_connected(last.as_deref()))
@@ -236,17 +242,12 @@ impl Connection {
     ) -> Result<(SocketAddr, TcpStream), Failure> {
         let mut last = None;
         for attempt in 0..ATTEMPTS_MAX {
-            let Some((addr, endpoint)) = ways.get(attempt) else {
+            let Some((addr, reach)) = ways.next(attempt, exchange) else {
                 break;
             };
-            exchange.tried(addr, endpoint, attempt);
-            let reach = endpoint.map_or(Reach::Beyond, |endpoint| endpoint.reach);
             match self.captured.connect(addr, reach).await {
                 Ok(stream) => return Ok((addr, stream)),
                 Err(error) => last = Some(format!("{addr}: {error}")),
-            }
-            if exchange.elapsed() > CONNECT_BUDGET {
-                break;
             }
         }
         Err(none_connected(last.as_deref()))

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use testbed::{Node, Pod, Proc};
 
+use super::TURNS;
 use super::case::Case;
 use super::site::{Site, dial};
 use crate::bench::peer::{ECHO_PORT, serve_in};
@@ -20,8 +21,6 @@ pub(super) const CASES: [Case; 5] = [
     Case::Balance,
     Case::Proxy,
 ];
-/// Turns for each round of the bench: a turn is short, and what is looked for is small.
-const TURNS: u32 = 4;
 
 /// The median call of each turn, in nanoseconds.
 #[derive(Debug, Default)]

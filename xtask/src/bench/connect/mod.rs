@@ -37,8 +37,8 @@ struct Cost {
     growth: Option<f64>,
 }
 
-/// Turns for each round of the bench: a turn is short, and its mean is disturbed by
-/// whatever else the machine does.
+/// Turns for each round of the bench: a turn is short, what is looked for is small,
+/// and whatever else the machine does disturbs it.
 const TURNS: u32 = 4;
 
 /// Everything that was measured: by axis and case, by size.
