@@ -1,10 +1,12 @@
-//! A daemon that hangs, and one that dies while it starts.
+//! A daemon that hangs, whole or in part, and one that dies while it starts.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use testbed::agent::proto::Service;
 use testbed::docs::{mesh_config, service};
 use testbed::mesh::{get, guarded, refused, vip};
@@ -67,6 +69,54 @@ fn a_hung_daemon_is_as_good_as_none() {
     assert_eq!(outcomes(&weir, "proxy_hung_open"), 1);
     std::thread::sleep(Duration::from_millis(500));
     recovers(&client);
+}
+
+/// A thread of the daemon that is held in its tracks until this is dropped. Only the
+/// thread that made it may let go of it.
+struct Held(nix::unistd::Pid);
+
+impl Held {
+    fn worker(weir: &Weir<'_>) -> Self {
+        let tasks = format!("/proc/{}/task", weir.id().unwrap());
+        let worker = std::fs::read_dir(tasks).unwrap().find_map(|task| {
+            let task = task.unwrap();
+            let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+            let is_one = name.trim_end() == "weir-worker-0";
+            is_one.then(|| task.file_name().to_str().unwrap().parse().unwrap())
+        });
+        let thread = nix::unistd::Pid::from_raw(worker.expect("there is a first worker"));
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
+/// One worker of several hangs: whoever might be sent to it is not, health says so,
+/// and the rest of the daemon goes on telling.
+#[test]
+fn a_hung_worker_is_a_hung_daemon() {
+    let node = Node::new().unwrap();
+    let (weir, client, server, outside) = guarded(&node);
+    assert_eq!((get(&client, vip()).unwrap(), weir.health()), (200, 200));
+    let held = Held::worker(&weir);
+    std::thread::sleep(Duration::from_millis(1_100));
+    for _ in 0..10 {
+        refused(get(&client, vip()), Errno::ECONNREFUSED);
+    }
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    assert_eq!(get(&client, server.at(8080)).unwrap(), 200);
+    assert_eq!(weir.health(), 503);
+    assert_eq!(outcomes(&weir, "proxy_hung_closed"), 10);
+    drop(held);
+    recovers(&client);
+    assert_eq!(weir.health(), 200);
 }
 
 /// One datagram, and who answers; the answer has to come from there.

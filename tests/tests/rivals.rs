@@ -98,3 +98,33 @@ fn beside_a_program_that_lets_others_in_weir_decides() {
     weir.finish().unwrap();
     other.finish().unwrap();
 }
+
+/// One on a pod's own cgroup that lets no other in: the pod cannot be fenced, and so
+/// is not enrolled, nor by half. It is as free as before, until the other is gone.
+#[test]
+fn a_pod_that_cannot_be_fenced_is_not_enrolled() {
+    let (node, elsewhere) = (Node::new().unwrap(), Node::new().unwrap());
+    let other = Weir::start(&elsewhere).unwrap();
+    let id = program_of(&other);
+    let client = node.pod("client").unwrap();
+    let outside = node.outside("outside").unwrap();
+    let on = [path(client.cgroup()), HOOK, "id", &id];
+    bpftool(&[&["cgroup", "attach"], &on[..]].concat());
+    let weir = Weir::start(&node).unwrap();
+    let dials = || client.agent().dial(outside.at(7000)).err().unwrap();
+    let refused = weir.try_enroll(&client, &[]);
+    assert_ne!(refused.status, 0, "{refused:?}");
+    for part in ["default/client", "weir_connect4", "BPF_F_ALLOW_MULTI"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    let nobody = dials();
+    assert!(nobody.is(Errno::ECONNREFUSED), "{nobody}");
+    assert_eq!(weir.json(&["workloads"])["items"], serde_json::json!([]));
+    assert_eq!(attached_to(client.cgroup()), [id.as_str()]);
+    bpftool(&[&["cgroup", "detach"], &on[..]].concat());
+    weir.enroll(&client, &[]);
+    let denied = dials();
+    assert!(denied.is(Errno::EPERM), "{denied}");
+    weir.finish().unwrap();
+    other.finish().unwrap();
+}

@@ -31,7 +31,6 @@ pub mod uring;
 mod usage;
 mod write;
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use aya::Ebpf;
@@ -228,14 +227,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes the fences of all cgroups but `keep`, those of an earlier
+    /// Takes the fences off the cgroups that `of` picks, those of an earlier
     /// process included.
-    pub fn keep_fences(&mut self, keep: &BTreeSet<u64>) -> Result<(), KernelError> {
+    pub fn lift_fences(&mut self, of: impl Fn(u64) -> bool) -> Result<(), KernelError> {
         for path in read_dir(&self.pins.fences())? {
             let id = path
                 .file_name()
                 .and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
-            if !id.is_some_and(|id| keep.contains(&id)) {
+            // What has no number is no fence of ours that anybody could want.
+            if id.is_none_or(&of) {
                 let detached = link::Link::open(&path).and_then(|link| link.detach());
                 detached.map_err(|error| {
                     KernelError::call("BPF_LINK_DETACH", path.display().to_string(), error)

@@ -1,8 +1,10 @@
-//! Pods on their way into a configuration: opened, with their listeners, and fenced.
+//! Pods on their way into a configuration and out of it: opened, with their
+//! listeners, and fenced; and the fences off those that leave.
 //!
-//! Must never fence a pod before all the others are ready, or one of them is refused.
+//! Must never leave a fence on a cgroup whose pod the tables do not know: to the
+//! fence the pod itself would be a namespace that nobody knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,37 +58,64 @@ impl Node {
                     enrolled.newcomers.push(newcomer);
                 }
                 Err(error) if self.started => return Err(InstallError::Refused(error.to_string())),
-                Err(error) => warnings.push(dropped(name, &error)),
+                Err(error) => warnings.push(about(
+                    name,
+                    "spec.netns",
+                    format!("{error}; it is not enrolled"),
+                )),
             }
         }
         check_netns(&enrolled.pods)?;
-        self.fence(&mut enrolled, warnings)?;
         Ok(enrolled)
     }
 
-    /// Fences what is new, when all of it is ready: from here on until the tables
-    /// are in force its connects are those of a namespace that nobody knows.
-    fn fence(
+    /// Fences what is new, when the tables know it. An error leaves nothing of it.
+    pub(super) fn fence_newcomers(
         &self,
-        enrolled: &mut Enrolled,
+        enrolled: &Enrolled,
         warnings: &mut Vec<Warning>,
     ) -> Result<(), InstallError> {
-        let mut kernel = lock(&self.kernel);
-        for newcomer in std::mem::take(&mut enrolled.newcomers) {
-            let pod = &newcomer.pod;
-            match kernel.fence(pod.cgroup()) {
-                Ok(()) => enrolled.newcomers.push(newcomer),
-                Err(error) => {
-                    let error = cgroup_error(pod.name())(error);
-                    if self.started {
-                        return Err(InstallError::Refused(error.to_string()));
-                    }
-                    warnings.push(dropped(pod.name(), &error));
-                    enrolled.pods.remove(pod.name());
+        for Newcomer { pod, .. } in &enrolled.newcomers {
+            let fenced = lock(&self.kernel).fence(pod.cgroup());
+            match fenced.map_err(cgroup_error(pod.name())) {
+                Ok(()) => {}
+                Err(error) if self.started => {
+                    let before = cgroups(&self.pods);
+                    self.unfence(|id| !before.contains(&id));
+                    return Err(InstallError::Refused(error.to_string()));
                 }
+                // It was enrolled before: better without its fence than not at all.
+                Err(error) => warnings.push(about(
+                    pod.name(),
+                    "spec.cgroup",
+                    format!("{error}; the namespaces that it makes for itself are not denied"),
+                )),
             }
         }
         Ok(())
+    }
+
+    /// Before the tables forget those that leave.
+    pub(super) fn unfence_leavers(&self, enrolled: &Enrolled) {
+        let staying = cgroups(&enrolled.pods);
+        self.unfence(|id| !staying.contains(&id));
+    }
+
+    /// Nobody left after all.
+    pub(super) fn fence_leavers(&self, enrolled: &Enrolled) {
+        let staying = cgroups(&enrolled.pods);
+        let pods = self.pods.values();
+        for pod in pods.filter(|pod| !staying.contains(&pod.cgroup().id())) {
+            if let Err(error) = lock(&self.kernel).fence(pod.cgroup()) {
+                tracing::error!(%error, pod = %pod.name(), "a pod lost its fence");
+            }
+        }
+    }
+
+    fn unfence(&self, of: impl Fn(u64) -> bool) {
+        if let Err(error) = lock(&self.kernel).lift_fences(of) {
+            tracing::warn!(%error, "a fence of a workload that is not enrolled could not be removed");
+        }
     }
 
     fn enrol_one(
@@ -116,6 +145,10 @@ impl Node {
     }
 }
 
+fn cgroups(pods: &BTreeMap<ObjectName, Arc<Pod>>) -> BTreeSet<u64> {
+    pods.values().map(|pod| pod.cgroup().id()).collect()
+}
+
 /// What the kernel refuses for a workload.
 fn cgroup_error(name: &ObjectName) -> impl Fn(KernelError) -> PodError {
     |cause| PodError::Cgroup {
@@ -124,14 +157,14 @@ fn cgroup_error(name: &ObjectName) -> impl Fn(KernelError) -> PodError {
     }
 }
 
-/// A stored workload that is no more.
-fn dropped(name: &ObjectName, error: &PodError) -> Warning {
+/// What is to be said of a stored workload.
+fn about(name: &ObjectName, path: &str, message: String) -> Warning {
     Warning {
         source: None,
         document: None,
         object: Some(format!("Workload {name}")),
-        path: "spec.netns".into(),
-        message: format!("{error}; it is not enrolled"),
+        path: path.into(),
+        message,
     }
 }
 

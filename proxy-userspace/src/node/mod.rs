@@ -36,6 +36,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::proxy::{Command, WorkerHandle};
 use crate::snapshot::{Compiler, Input, Snapshot};
 use crate::socket::Netns;
+use crate::tables::TableSet;
 use crate::telemetry::Telemetry;
 
 /// The kernel half, shared with whoever scrapes its counters.
@@ -174,11 +175,33 @@ impl Node {
             .map_err(|error| InstallError::Refused(error.to_string()))
     }
 
-    fn fences(&self, pods: &BTreeMap<ObjectName, Arc<Pod>>) {
-        let keep: BTreeSet<u64> = pods.values().map(|pod| pod.cgroup().id()).collect();
-        if let Err(error) = lock(&self.kernel).keep_fences(&keep) {
-            tracing::warn!(%error, "a fence of a workload that is gone could not be removed");
+    /// Brings the kernel from the first tables to the second, and fences whom they
+    /// enrol. An error leaves it at the first.
+    fn put_in_force(
+        &self,
+        (former, next): (&TableSet, &TableSet),
+        enrolled: &Enrolled,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(), InstallError> {
+        lock(&self.kernel)
+            .write(next)
+            .map_err(|error| unwritten(&error))?;
+        let fenced = self.fence_newcomers(enrolled, warnings);
+        if fenced.is_err() {
+            lock(&self.kernel)
+                .write(former)
+                .map_err(|error| unwritten(&error))?;
         }
+        fenced
+    }
+}
+
+/// What it means that the tables could not be written.
+fn unwritten(error: &KernelError) -> InstallError {
+    match error {
+        KernelError::TooLarge { .. } => InstallError::Refused(error.to_string()),
+        KernelError::Closed(_) => InstallError::Closed(error.to_string()),
+        _ => InstallError::Failed(error.to_string()),
     }
 }
 
@@ -197,12 +220,10 @@ impl Dataplane for Node {
             Ok(enrolled) => enrolled,
             Err(error) => {
                 self.compiler.cancel();
-                self.fences(&self.pods);
                 return Err(error);
             }
         };
         if let Err(no_room) = self.compiler.place(&enrolled.pods, &former, &mut snapshot) {
-            self.fences(&self.pods);
             return Err(InstallError::Refused(no_room.to_string()));
         }
         let snapshot = Arc::new(snapshot);
@@ -212,17 +233,13 @@ impl Dataplane for Node {
             let kernel = lock(&self.kernel);
             kernel.tables().workloads.keys().copied().collect()
         };
-        let written = lock(&self.kernel).write(&snapshot.tables);
-        if let Err(error) = written {
+        self.unfence_leavers(&enrolled);
+        let tables = (&former.tables, &snapshot.tables);
+        if let Err(error) = self.put_in_force(tables, &enrolled, &mut warnings) {
+            self.fence_leavers(&enrolled);
             self.snapshot.store(former);
-            self.fences(&self.pods);
-            return Err(match error {
-                KernelError::TooLarge { .. } => InstallError::Refused(error.to_string()),
-                KernelError::Closed(_) => InstallError::Closed(error.to_string()),
-                _ => InstallError::Failed(error.to_string()),
-            });
+            return Err(error);
         }
-        self.fences(&enrolled.pods);
         let newcomers = enrolled.newcomers.iter().map(|newcomer| &newcomer.pod);
         // What an earlier process enrolled was governed all the time.
         let fresh = newcomers.filter(|pod| !known.contains(&pod.netns().cookie()));

@@ -254,6 +254,16 @@ impl<'a> Weir<'a> {
         Ok(Metrics::parse(&reply.body))
     }
 
+    /// The status that `/healthz` gives.
+    ///
+    /// # Panics
+    /// If it gives none.
+    pub fn health(&self) -> u16 {
+        let addr = METRICS.parse().unwrap();
+        let reply = self.agent.http(addr, HttpRequest::get("weir", "/healthz"));
+        reply.unwrap_or_else(|fault| panic!("{fault}")).status
+    }
+
     /// Ends the daemon with no chance to do anything.
     pub fn kill9(&mut self) -> Result<()> {
         let mut process = self.process.take().context("the daemon does not run")?;
