@@ -209,6 +209,30 @@ fn a_client_that_is_gone_is_let_go_of() {
     read_until(&waiting, "late");
 }
 
+/// An endpoint may answer before it has the whole request, and hang up over what it
+/// did not read. The client gets that answer, though it goes on sending.
+#[test]
+fn an_answer_that_comes_early_is_not_lost() {
+    const REFUSED: &str =
+        "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig";
+    let node = Node::new().unwrap();
+    let (_weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let (some, rest) = ("x".repeat(100_000), "x".repeat(900_000));
+    for _ in 0..20 {
+        let upload = client.agent().dial(vip(1)).unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1000000\r\n\r\n";
+        upload.send(format!("{head}{some}")).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        assert!(!far.recv(100).unwrap().is_empty());
+        far.send(REFUSED).unwrap();
+        drop(far);
+        upload.send(&rest).unwrap();
+        let said = read_until(&upload, "big");
+        assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+    }
+}
+
 /// A request that asks to leave HTTP is no reason to meet a dead endpoint.
 #[test]
 fn an_upgrade_finds_the_endpoint_that_lives() {
@@ -242,6 +266,13 @@ fn the_endpoint_sees_the_host_that_policy_sees() {
     );
     answer(&far, "seen");
     read_until(&sock, "seen");
+    // HTTP/1.0 need not name any.
+    let sock = client.agent().dial(vip(1)).unwrap();
+    sock.send("GET / HTTP/1.0\r\n\r\n").unwrap();
+    let head = read_until(&far, "\r\n\r\n");
+    assert!(head.contains("host: 10.96.0.1:80\r\n"), "{head}");
+    answer(&far, "old");
+    assert!(sock.recv_to_end().unwrap().0.ends_with("old"));
     let sock = client.agent().dial(vip(1)).unwrap();
     sock.send("GET / HTTP/1.1\r\nHost: web\r\nHost: other.test\r\n\r\n")
         .unwrap();

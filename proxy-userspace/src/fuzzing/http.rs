@@ -7,8 +7,8 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::egress::host::{Authority, Host, HostName, HostPattern};
-use crate::proxy::client::{Framing, Scan};
 use crate::proxy::detect::{Detected, Detector, LINE_MAX, detect};
+use crate::proxy::framing::{Framing, Scan};
 use crate::telemetry::trace::{Sampling, Tracer};
 
 /// Headers of a request, at most: as many as hyper takes.

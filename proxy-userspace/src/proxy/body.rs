@@ -17,6 +17,7 @@ pub struct RequestBody {
     inner: Option<Incoming>,
     head: Arc<Head>,
     upload: Option<Rc<Upload>>,
+    ended: bool,
 }
 
 impl RequestBody {
@@ -28,6 +29,7 @@ impl RequestBody {
             inner: Some(inner),
             head,
             upload,
+            ended: false,
         }
     }
 
@@ -37,6 +39,7 @@ impl RequestBody {
             inner: None,
             head: Arc::clone(&self.head),
             upload: None,
+            ended: true,
         })
     }
 }
@@ -59,6 +62,7 @@ impl Body for RequestBody {
                 upload.bytes.set(upload.bytes.get() + more);
             }
             (Some(Err(_)), Some(upload)) => upload.broken.set(true),
+            (None, _) => self.ended = true,
             _ => {}
         }
         Poll::Ready(frame)
@@ -77,7 +81,8 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.head.uploaded();
+        let whole = self.ended || self.is_end_stream();
+        self.head.uploaded(whole);
     }
 }
 

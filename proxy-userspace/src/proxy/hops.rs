@@ -3,28 +3,38 @@
 
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Uri};
+use hyper::{Request, Uri, Version};
+use proxy_common::Destination;
 
 /// Takes the headers that speak of this connection out of a message.
 pub fn strip(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers)
+            .filter_map(|token| token.parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
     }
-    let named: Vec<HeaderName> = tokens(headers)
-        .filter_map(|token| token.parse().ok())
-        .collect();
-    for name in named.into_iter().chain([CONNECTION, UPGRADE]) {
-        headers.remove(name);
-    }
+    // These are known to be of one connection, whether it names them or not.
+    headers.remove(UPGRADE);
     for name in ["keep-alive", "proxy-connection"] {
         headers.remove(name);
     }
 }
 
 /// A target that is a whole URI says which host is meant, whatever the header says
-/// (RFC 9112 section 3.2.2): policy and the endpoint see the same one.
-pub fn settle_host<B>(request: &mut Request<B>) {
+/// (RFC 9112 section 3.2.2): policy and the endpoint see the same one. A client of
+/// HTTP/1.0 need not name any: then it is the one that it dialled, since what the
+/// endpoint gets is HTTP/1.1.
+pub fn settle_host<B>(request: &mut Request<B>, dialled: Destination) {
     let Some(authority) = request.uri().authority() else {
+        if request.version() < Version::HTTP_11 && !request.headers().contains_key(HOST) {
+            let host = HeaderValue::try_from(dialled.to_string());
+            let host = host.expect("an address is a header value");
+            request.headers_mut().insert(HOST, host);
+        }
         return;
     };
     let port = authority.port();
@@ -48,9 +58,6 @@ pub struct Upgrade {
 /// Takes the connection's headers out of a request, but for those of an
 /// upgrade, which is returned.
 pub fn upgrade<B>(request: &mut Request<B>) -> Option<Upgrade> {
-    if !request.headers().contains_key(CONNECTION) {
-        return None;
-    }
     let wants = tokens(request.headers()).any(|token| token.eq_ignore_ascii_case("upgrade"));
     let protocol = request.headers().get(UPGRADE).filter(|_| wants).cloned();
     strip(request.headers_mut());
@@ -76,7 +83,13 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+
+    fn dialled() -> Destination {
+        Destination::from(SocketAddr::from(([10, 0, 0, 1], 81)))
+    }
 
     #[test]
     fn a_whole_uri_names_the_host() {
@@ -88,16 +101,34 @@ mod tests {
         ] {
             let mut request = request(&[("host", "c.test")]);
             *request.uri_mut() = target.parse().unwrap();
-            settle_host(&mut request);
+            settle_host(&mut request, dialled());
             assert_eq!(request.headers().get(HOST).unwrap(), host, "{target}");
             assert_eq!(request.headers().get_all(HOST).iter().count(), 1);
             assert_eq!(request.uri(), path, "{target}");
         }
         let mut plain = request(&[("host", "c.test")]);
         *plain.uri_mut() = Uri::from_static("/x");
-        settle_host(&mut plain);
+        settle_host(&mut plain, dialled());
         assert_eq!(plain.headers().get(HOST).unwrap(), "c.test");
         assert_eq!(plain.uri(), "/x");
+    }
+
+    #[test]
+    fn who_may_name_no_host_means_the_one_that_was_dialled() {
+        let mut old = request(&[]);
+        *old.version_mut() = Version::HTTP_10;
+        settle_host(&mut old, dialled());
+        assert_eq!(old.headers().get(HOST).unwrap(), "10.0.0.1:81");
+        let mut named = request(&[("host", "c.test")]);
+        *named.version_mut() = Version::HTTP_10;
+        settle_host(&mut named, dialled());
+        assert_eq!(named.headers().get(HOST).unwrap(), "c.test");
+        let mut wrong = request(&[]);
+        settle_host(&mut wrong, dialled());
+        assert!(
+            wrong.headers().is_empty(),
+            "that is for the endpoint to say"
+        );
     }
 
     fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
@@ -137,5 +168,8 @@ mod tests {
         let mut mentions = request(&[("connection", "close"), ("upgrade", "h2c")]);
         assert!(upgrade(&mut mentions).is_none());
         assert!(mentions.headers().is_empty());
+        let mut unasked = request(&[("upgrade", "h2c"), ("keep-alive", "timeout=5")]);
+        assert!(upgrade(&mut unasked).is_none());
+        assert!(unasked.headers().is_empty());
     }
 }

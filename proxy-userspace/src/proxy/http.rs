@@ -24,9 +24,10 @@ use tokio::net::TcpStream;
 
 use super::answer::{Refusal, refuse};
 use super::body::{AnswerBody, RequestBody};
-use super::client::{Client, Framing, Head};
+use super::client::{Client, Head};
 use super::connection::Captured;
 use super::forward::{Place, Ways};
+use super::framing::Framing;
 use super::hops;
 use super::record::{Callee, Exchange};
 use crate::egress::host::{Authority, Host, HostName};
@@ -127,7 +128,7 @@ impl Connection {
             request.version(),
         ));
         let checked = check(framing, &request);
-        hops::settle_host(&mut request);
+        hops::settle_host(&mut request, self.captured.flow.destination());
         let trace = worker.tracer.prepare(request.headers_mut());
         exchange.note(&request, trace);
         let upgrade = hops::upgrade(&mut request);

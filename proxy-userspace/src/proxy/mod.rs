@@ -6,12 +6,14 @@
 
 mod answer;
 mod body;
-pub(crate) mod client;
+mod client;
 mod connection;
 pub mod detect;
 mod forward;
+pub(crate) mod framing;
 mod hops;
 mod http;
+mod linger;
 mod pool;
 mod pump;
 mod record;

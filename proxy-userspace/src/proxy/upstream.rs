@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::wire::Wire;
+use super::wire::Uplink;
 use crate::node::Pod;
 use crate::socket::{Netns, Reach};
 
@@ -50,7 +50,7 @@ pub async fn connect(
 /// A request that got no answer: it is in there if nothing of it was sent.
 pub type Unsent = TrySendError<Request<RequestBody>>;
 
-type Connection = http1::Connection<TokioIo<Wire>, RequestBody>;
+type Connection = http1::Connection<TokioIo<Uplink>, RequestBody>;
 
 /// What an upstream connection can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Upstream {
 impl Upstream {
     /// Begins HTTP on a connected socket.
     pub async fn begin(stream: TcpStream) -> hyper::Result<Self> {
-        let (sender, connection) = http1::handshake(TokioIo::new(Wire(stream))).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(Uplink::new(stream))).await?;
         Ok(Self {
             sender,
             connection: Some(Box::pin(connection)),

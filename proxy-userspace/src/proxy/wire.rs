@@ -1,12 +1,14 @@
-//! Writing to a socket the cheaper way.
+//! Sockets as hyper gets them.
 //!
 //! hyper hands over a message as several pieces. For small ones a copy into one
-//! piece and a plain `send` costs the kernel less than a gathered write.
+//! piece and a plain `send` costs the kernel less than a gathered write. And hyper
+//! gives up an exchange when it cannot write, though the endpoint may have answered
+//! before it hung up. Must never make a broken answer look whole.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -71,5 +73,102 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// The socket of an endpoint. From the first write on that meets nobody, what is
+/// written goes nowhere: what the endpoint said before is read first, and then its end.
+#[derive(Debug)]
+pub struct Uplink {
+    wire: Wire,
+    gone: Option<Gone>,
+}
+
+/// How an endpoint was found to listen no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// It had ended its half in order before.
+    Done,
+    /// It reset the connection. The kernel says so once, and to a reader no more.
+    Reset,
+}
+
+impl Uplink {
+    /// The socket of an endpoint.
+    pub const fn new(stream: TcpStream) -> Self {
+        let wire = Wire(stream);
+        Self { wire, gone: None }
+    }
+
+    fn write_with(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(Pin<&mut Wire>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.gone.is_some() {
+            return Poll::Ready(Ok(len));
+        }
+        let written = write(Pin::new(&mut self.wire));
+        self.gone = match &written {
+            Poll::Ready(Err(error)) => match error.kind() {
+                io::ErrorKind::BrokenPipe => Some(Gone::Done),
+                io::ErrorKind::ConnectionReset => Some(Gone::Reset),
+                _ => None,
+            },
+            _ => None,
+        };
+        if self.gone.is_some() {
+            return Poll::Ready(Ok(len));
+        }
+        written
+    }
+}
+
+impl AsyncRead for Uplink {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
+        if buf.filled().len() == before && self.gone == Some(Gone::Reset) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Uplink {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(buf.len(), |wire| wire.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        self.write_with(len, |wire| wire.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gone.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }
