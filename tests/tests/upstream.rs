@@ -233,6 +233,58 @@ fn an_answer_that_comes_early_is_not_lost() {
     }
 }
 
+/// Asks to leave HTTP.
+const LEAVE: &str =
+    "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// Nothing more comes, and it ends in order.
+fn ends(sock: &Sock<'_>) -> bool {
+    let (said, fault) = sock.recv_to_end().unwrap();
+    said.is_empty() && fault.is_none()
+}
+
+/// What left HTTP is bytes to its end, as any connection: a half that ends is one
+/// half, a reset is a reset, and all of it is counted.
+#[test]
+fn what_left_http_is_a_connection_of_bytes() {
+    const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+    let node = Node::new().unwrap();
+    let (weir, client, server) = mesh(&node);
+    let listener = server.agent().listen(server.at(8080), 16).unwrap();
+    let left = |count| {
+        let (near, far, _) = asked(&client, &listener, LEAVE);
+        far.send(AGREED).unwrap();
+        assert!(read_until(&near, "hello").starts_with("HTTP/1.1 101 "));
+        near.send("ping").unwrap();
+        assert_eq!(read_until(&far, "ping"), "ping");
+        let source = [("source", "default/client")];
+        let active = weir.metrics().count("weir_connections_active", &source);
+        assert_eq!(active, count);
+        (near, far)
+    };
+    let (near, far) = left(1);
+    near.shutdown_write().unwrap();
+    assert!(ends(&far));
+    far.send("late").unwrap();
+    assert_eq!(read_until(&near, "late"), "late");
+    drop(far);
+    assert!(ends(&near));
+    eventually("both are counted", Duration::from_secs(5), || {
+        let metrics = weir.metrics();
+        let bytes = |direction| metrics.count("weir_tcp_bytes_total", &[("direction", direction)]);
+        let counted = (bytes("sent"), bytes("received"));
+        (counted == (4, 9))
+            .then_some(())
+            .ok_or(format!("{counted:?}"))
+    });
+    let (near, far) = left(1);
+    near.abort().unwrap();
+    let (_, fault) = far.recv_to_end().unwrap();
+    assert!(fault.is_some_and(|fault| fault.is(Errno::ECONNRESET)));
+    let switched = [("code", "101")];
+    assert_eq!(weir.metrics().count("weir_requests_total", &switched), 2);
+}
+
 /// A request that asks to leave HTTP is no reason to meet a dead endpoint.
 #[test]
 fn an_upgrade_finds_the_endpoint_that_lives() {
@@ -241,10 +293,8 @@ fn an_upgrade_finds_the_endpoint_that_lives() {
     let dead = node.pod("dead").unwrap();
     weir.enroll(&dead, &["app=web"]);
     let listener = server.agent().listen(server.at(8080), 16).unwrap();
-    let leave = "Connection: upgrade\r\nUpgrade: websocket";
-    let request = format!("GET / HTTP/1.1\r\nHost: web\r\n{leave}\r\n\r\n");
     for _ in 0..4 {
-        let (sock, far, head) = asked(&client, &listener, &request);
+        let (sock, far, head) = asked(&client, &listener, LEAVE);
         assert!(head.contains("websocket"), "{head}");
         answer(&far, "not here");
         read_until(&sock, "not here");

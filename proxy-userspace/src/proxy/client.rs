@@ -184,6 +184,11 @@ impl Client {
             linger: None,
         }
     }
+
+    /// The socket, and what of its prefix hyper did not ask for.
+    pub fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.wire.0, self.prefix)
+    }
 }
 
 impl AsyncRead for Client {

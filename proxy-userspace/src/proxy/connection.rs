@@ -74,6 +74,26 @@ impl Captured {
         }
     }
 
+    /// Tells telemetry of a connection of bytes that is over.
+    pub fn tell(&self, carried: &Carried<'_>) {
+        self.worker.telemetry.connection_closed(&ConnectionRecord {
+            source: &self.source.label,
+            workload: &self.source.text,
+            destination: &carried.callee.label,
+            destination_kind: carried.callee.kind,
+            version: carried.version,
+            endpoint: carried.endpoint,
+            reason: carried.reason,
+            rule: carried.rule,
+            duration: carried.since.elapsed(),
+            sent_bytes: carried.moved.sent.get(),
+            received_bytes: carried.moved.received.get(),
+            rtt: None,
+            retransmits: None,
+            log: self.source.access_log,
+        });
+    }
+
     /// Opens a connection from the pod.
     pub async fn connect(&self, to: SocketAddr, reach: Reach) -> io::Result<TcpStream> {
         let from = self.source_for(to).ok_or_else(|| {
@@ -86,6 +106,24 @@ impl Captured {
         })?;
         connect(self.pod(), &self.worker.home, from, to, reach).await
     }
+}
+
+/// How the bytes of a connection went.
+pub struct Carried<'a> {
+    /// To whom.
+    pub callee: &'a Callee,
+    /// The endpoint, if there was one.
+    pub endpoint: Option<SocketAddr>,
+    /// Its `version` label.
+    pub version: &'a str,
+    /// The rule that chose it.
+    pub rule: &'a str,
+    /// Why it did not end well; else empty.
+    pub reason: &'static str,
+    /// When it began.
+    pub since: Instant,
+    /// How many went which way.
+    pub moved: &'a Moved,
 }
 
 /// Serves one accepted connection to its end.
@@ -204,10 +242,7 @@ fn as_http(
     callee: Callee,
     open: OpenConnection,
 ) {
-    spawn_local(async move {
-        http::serve(captured, client, prefix, callees, callee).await;
-        drop(open);
-    });
+    spawn_local(http::serve(captured, client, prefix, callees, callee, open));
 }
 
 /// A connected endpoint, and the rule that chose it.
@@ -280,25 +315,15 @@ async fn as_bytes(
             )
         }
     };
-    captured
-        .worker
-        .telemetry
-        .connection_closed(&ConnectionRecord {
-            source: &captured.source.label,
-            workload: &captured.source.text,
-            destination: &callee.label,
-            destination_kind: callee.kind,
-            version: endpoint.as_ref().map_or("", |endpoint| &endpoint.version),
-            endpoint: endpoint.as_ref().map(|endpoint| endpoint.addr),
-            reason,
-            rule: rule.as_deref().unwrap_or_default(),
-            duration: captured.accepted.elapsed(),
-            sent_bytes: moved.sent.get(),
-            received_bytes: moved.received.get(),
-            rtt: None,
-            retransmits: None,
-            log: captured.source.access_log,
-        });
+    captured.tell(&Carried {
+        callee,
+        endpoint: endpoint.as_ref().map(|endpoint| endpoint.addr),
+        version: endpoint.as_ref().map_or("", |endpoint| &endpoint.version),
+        rule: rule.as_deref().unwrap_or_default(),
+        reason,
+        since: captured.accepted,
+        moved: &moved,
+    });
 }
 
 async fn forward(

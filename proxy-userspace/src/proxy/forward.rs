@@ -10,15 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{Request, Response};
 
 use super::answer::Refusal;
 use super::body::RequestBody;
 use super::connection::{ATTEMPTS_MAX, CONNECT_BUDGET};
-use super::hops::{self, Upgrade};
+use super::hops;
 use super::http::Connection;
 use super::pool::Key;
 use super::record::Exchange;
@@ -46,7 +43,7 @@ impl Ways<'_> {
     }
 
     /// Whom to try now, which is noted; `None` if there is nobody left, or no time.
-    fn next(&self, attempt: usize, exchange: &mut Exchange) -> Option<(SocketAddr, Reach)> {
+    pub fn next(&self, attempt: usize, exchange: &mut Exchange) -> Option<(SocketAddr, Reach)> {
         if attempt > 0 && exchange.elapsed() > CONNECT_BUDGET {
             return None;
         }
@@ -80,8 +77,10 @@ impl Lease {
     }
 }
 
-type Answer = (Response<Incoming>, Option<Lease>);
-type Failure = (Refusal, String);
+/// The head of an answer, and the connection that its body comes over.
+pub type Answer = (Response<Incoming>, Option<Lease>);
+/// Why there is no answer.
+pub type Failure = (Refusal, String);
 
 /// What became of a request over one connection.
 enum Tried {
@@ -113,7 +112,8 @@ impl Place {
             .expect("a request is there until it is sent")
     }
 
-    fn take(&mut self) -> Request<RequestBody> {
+    /// The request, to be sent.
+    pub fn take(&mut self) -> Request<RequestBody> {
         self.0.take().expect("a request is there until it is sent")
     }
 
@@ -233,63 +233,10 @@ impl Connection {
             }
         }
     }
-
-    /// A new connection to the first endpoint that takes one.
-    async fn own_connection(
-        &self,
-        ways: &Ways<'_>,
-        exchange: &mut Exchange,
-    ) -> Result<(SocketAddr, TcpStream), Failure> {
-        let mut last = None;
-        for attempt in 0..ATTEMPTS_MAX {
-            let Some((addr, reach)) = ways.next(attempt, exchange) else {
-                break;
-            };
-            match self.captured.connect(addr, reach).await {
-                Ok(stream) => return Ok((addr, stream)),
-                Err(error) => last = Some(format!("{addr}: {error}")),
-            }
-        }
-        Err(none_connected(last.as_deref()))
-    }
-
-    /// Sends a request that asks to leave HTTP, over a connection that is not
-    /// shared; if the endpoint agrees, bytes go both ways until both ends are done.
-    pub async fn upgrade(
-        self: Rc<Self>,
-        ways: &Ways<'_>,
-        place: &mut Place,
-        upgrade: Upgrade,
-        exchange: &mut Exchange,
-    ) -> Result<Answer, Failure> {
-        let (addr, stream) = self.own_connection(ways, exchange).await?;
-        let lost = |error: &hyper::Error| (Refusal::UpstreamFailed, format!("{addr}: {error}"));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| lost(&error))?;
-        tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-        let mut response = sender
-            .send_request(place.take())
-            .await
-            .map_err(|error| lost(&error))?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upstream = hyper::upgrade::on(&mut response);
-            tokio::task::spawn_local(async move {
-                if let (Ok(client), Ok(upstream)) = tokio::join!(upgrade.client, upstream) {
-                    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-                    // Either end may break off; there is nobody left to tell.
-                    drop(tokio::io::copy_bidirectional(&mut client, &mut upstream).await);
-                }
-                drop(self);
-            });
-        } else {
-            hops::strip(response.headers_mut());
-        }
-        Ok((response, None))
-    }
 }
 
-fn none_connected(last: Option<&str>) -> Failure {
+/// Nobody took a connection.
+pub fn none_connected(last: Option<&str>) -> Failure {
     let last = last.unwrap_or("none was tried");
     (
         Refusal::ConnectFailed,

@@ -32,7 +32,7 @@ use super::hops;
 use super::record::{Callee, Exchange};
 use crate::egress::host::{Authority, Host, HostName};
 use crate::snapshot::{self, EgressView, Snapshot, Source};
-use crate::telemetry::{DenialRecord, Stage};
+use crate::telemetry::{DenialRecord, OpenConnection, Stage};
 
 /// Bytes of a request head; more is answered with 431, as are more header lines
 /// than 100. That is hyper's own bound: with another one it would allocate twice
@@ -55,6 +55,8 @@ pub struct Connection {
     callees: Callees,
     callee: Callee,
     head: Arc<Head>,
+    /// Counts it as open, also after it has left HTTP.
+    _open: OpenConnection,
 }
 
 /// One request on its way to its answer.
@@ -67,6 +69,7 @@ pub async fn serve(
     prefix: Bytes,
     callees: Callees,
     callee: Callee,
+    open: OpenConnection,
 ) {
     let head = Arc::new(Head::default());
     let worker = Rc::clone(&captured.worker);
@@ -77,6 +80,7 @@ pub async fn serve(
         callees,
         callee,
         head,
+        _open: open,
     });
     let service = service_fn(move |request| Rc::clone(&connection).answer(request));
     let served = http1::Builder::new()

@@ -20,6 +20,7 @@ mod record;
 #[cfg(feature = "redirect")]
 pub mod redirect;
 mod sniff;
+mod upgrade;
 mod upstream;
 mod wire;
 mod worker;

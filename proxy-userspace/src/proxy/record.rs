@@ -129,6 +129,11 @@ impl Exchange {
         self.retries += u32::from(attempt > 0);
     }
 
+    /// Whom it goes to.
+    pub fn callee(&self) -> &Callee {
+        &self.callee
+    }
+
     /// Names the callee better than the address that was dialled.
     pub fn set_callee(&mut self, label: &Arc<str>) {
         self.callee.label = Arc::clone(label);
