@@ -10,7 +10,7 @@
 //! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg` | daemon |
 //! | `ENDPOINTS` | daemon, on apply | `connect`, `sendmsg` | overwritten, after a grace |
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
-//! | `PENDING_TOTAL` | `sock_ops` | `connect` | – |
+//! | `PENDING_TOTAL` | `sock_ops` | `connect`, `sock_ops` | – |
 //! | `FLOWS` | `sock_ops` at SYN | `sock_ops` at accept | `sock_ops`, at accept or CLOSE |
 //! | `NOTES` | `connect`, `sock_ops`, `weir_accelerate` | these, `sendmsg`, `getpeername` | `connect`, or with the socket |
 //! | `TALKS` | `connect`, `sendmsg` | these, `recvmsg` | with the socket |
