@@ -1,6 +1,6 @@
 //! Changes that do not concern a connection: what policy allows before and after
 //! each of them is refused in no moment between, and what it denies is let through
-//! in none.
+//! in none. And pods that come and go while they are at work.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -207,5 +207,59 @@ fn a_change_elsewhere_touches_no_connect() {
     for agent in loads {
         let report = agent.stop_load().unwrap();
         assert!(report.ok > 0 && report.failed() == 0, "{report:?}");
+    }
+}
+
+/// Enrolling and unenrolling a pod at work costs none of its connects: what goes
+/// straight, and what is proxied while weir decides and goes straight before and after.
+#[test]
+fn a_pod_at_work_comes_and_goes_without_a_refused_connect() {
+    let node = Node::new().unwrap();
+    let weir = Weir::start(&node).unwrap();
+    let [client, server] = node.pods(["client", "server"]).unwrap();
+    let outside = node.outside("outside").unwrap();
+    // Also without weir the service's address leads somewhere: to the server itself.
+    let via = format!("route add {} via {}", vip().ip(), server.ip());
+    client.netns().ip([via.as_str()]).unwrap();
+    let own = format!("addr add {}/32 dev lo", vip().ip());
+    server.netns().ip([own.as_str()]).unwrap();
+    for (pod, at) in [
+        (&server, server.at(8000)),
+        (&server, web(82)),
+        (&outside, outside.at(7000)),
+    ] {
+        let name = pod.name().to_owned();
+        pod.agent().serve(at, Service::Whoami { name }).unwrap();
+    }
+    weir.enroll(&server, &["app=web"]);
+    weir.apply(&web_service(&vip().ip().to_string(), &[]));
+    weir.apply(&mesh_config("egress: allow"));
+    let is_over = AtomicBool::new(false);
+    let agents = [(); 2].map(|()| client.new_agent().unwrap());
+    let outcomes = std::thread::scope(|scope| {
+        let is_over = &is_over;
+        let targets = [outside.at(7000), web(82)];
+        let hammers: Vec<_> = targets
+            .into_iter()
+            .zip(&agents)
+            .map(|(addr, agent)| scope.spawn(move || hammered(agent, addr, is_over)))
+            .collect();
+        let over = Over(is_over);
+        for _ in 0..20 {
+            weir.enroll(&client, &[]);
+            weir.ok(&["unenroll", "client"]);
+        }
+        drop(over);
+        let joined = hammers.into_iter().map(|hammer| hammer.join().unwrap());
+        joined.collect::<Vec<_>>()
+    });
+    let metrics = weir.metrics();
+    for outcome in ["direct", "proxied"] {
+        let labels = [("outcome", outcome)];
+        let governed = metrics.count("weir_kernel_connects_total", &labels);
+        assert!(governed > 0, "none was {outcome} while it was enrolled");
+    }
+    for outcomes in outcomes {
+        assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["OK"], "{outcomes:?}");
     }
 }

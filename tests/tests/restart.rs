@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use proxy_common::{AddressEntry, AddressKey};
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::SockOption;
-use testbed::docs::mesh_config;
+use testbed::docs::{mesh_config, service};
 use testbed::mesh::{get, guarded, refused, vip};
 use testbed::{Node, Weir, eventually};
 
@@ -52,6 +52,45 @@ fn a_restart_keeps_the_configuration_and_finishes_requests() {
     assert_eq!(get(&client, vip()).unwrap(), 200);
     assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
     refused(get(&client, outside.at(81)), Errno::EPERM);
+}
+
+/// A pod that did not outlive the daemon is told of, and stands in nobody's way: a
+/// change is refused only if it is what asks for such a pod.
+#[test]
+fn a_pod_that_is_gone_after_a_restart_is_told_of() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, _outside) = guarded(&node);
+    let gone = node.pod("gone").unwrap();
+    let netns = gone.netns().path().display().to_string();
+    weir.enroll(&gone, &[]);
+    weir.stop().unwrap();
+    drop(gone);
+    weir.launch().unwrap();
+    let told = |of: &str| -> (bool, bool, String) {
+        let workloads = weir.json(&["workloads"]);
+        let mut items = workloads["items"].as_array().unwrap().iter();
+        let found = items.find(|item| item["name"] == of).unwrap();
+        let is = |field: &str| found[field].as_bool().unwrap();
+        let why = found["why"].as_str().unwrap().to_owned();
+        (is("enrolled"), is("captured"), why)
+    };
+    let (enrolled, captured, why) = told("gone");
+    assert!(enrolled && !captured && why.contains(&netns), "{why}");
+    let other = weir.try_apply(&service("other", "10.96.0.7", "other", &["port: 80"]));
+    assert_eq!(other.status, 0, "{other:?}");
+    assert!(other.stderr.contains(&netns), "{other:?}");
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+    let label = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    let asks = weir.cli(&["patch", "workload", "gone", "-p", label]);
+    let asks = asks.unwrap();
+    assert!(asks.status != 0 && asks.stderr.contains(&netns), "{asks:?}");
+    weir.ok(&["unenroll", "gone"]);
+    let (enrolled, captured, why) = told("gone");
+    assert!(
+        !enrolled && !captured && why.contains("not enrolled"),
+        "{why}"
+    );
+    weir.ok(&["delete", "workload", "gone"]);
 }
 
 /// Killed: denied stays denied, direct stays direct, what needs the proxy is refused at once.

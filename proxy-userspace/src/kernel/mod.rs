@@ -32,6 +32,7 @@ mod usage;
 mod write;
 
 use std::fs;
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, SkStorage};
@@ -230,22 +231,18 @@ impl Kernel {
     /// Takes the fences off the cgroups that `of` picks, those of an earlier
     /// process included.
     pub fn lift_fences(&mut self, of: impl Fn(u64) -> bool) -> Result<(), KernelError> {
+        let mut lifted = Ok(());
         for path in read_dir(&self.pins.fences())? {
             let id = path
                 .file_name()
                 .and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
             // What has no number is no fence of ours that anybody could want.
             if id.is_none_or(&of) {
-                let detached = link::Link::open(&path).and_then(|link| link.detach());
-                detached.map_err(|error| {
-                    KernelError::call("BPF_LINK_DETACH", path.display().to_string(), error)
-                })?;
-                fs::remove_file(&path).map_err(|error| {
-                    KernelError::call("unlink", path.display().to_string(), error)
-                })?;
+                // One that stays is no reason to leave the others.
+                lifted = lifted.and(lift(&path));
             }
         }
-        Ok(())
+        lifted
     }
 
     /// Marks a listening socket as weir's, so that the hooks send connects to it.
@@ -309,6 +306,14 @@ impl Kernel {
     pub fn tables(&self) -> &TableSet {
         &self.written
     }
+}
+
+/// Detaches one hook of a fence.
+fn lift(pin: &Path) -> Result<(), KernelError> {
+    let named = |call| move |error| KernelError::call(call, pin.display().to_string(), error);
+    let link = link::Link::open(pin).map_err(named("BPF_OBJ_GET"))?;
+    link.detach().map_err(named("BPF_LINK_DETACH"))?;
+    fs::remove_file(pin).map_err(named("unlink"))
 }
 
 /// Tells the hooks when the daemon was last alive.

@@ -21,6 +21,8 @@ use crate::kernel::KernelError;
 pub(super) struct Enrolled {
     pub(super) pods: BTreeMap<ObjectName, Arc<Pod>>,
     pub(super) newcomers: Vec<Newcomer>,
+    /// Who should be among them and cannot, and why.
+    pub(super) missing: BTreeMap<ObjectName, String>,
 }
 
 /// A pod and its listeners, one list per worker, that are not served yet.
@@ -30,10 +32,13 @@ pub(super) struct Newcomer {
 }
 
 impl Node {
-    /// Enrols what is new, drops what is gone, keeps what is the same.
+    /// Enrols what is new, drops what is gone, keeps what is the same. `former` is
+    /// what is in force: what it asked for already, and could not have, is no
+    /// mistake of this change.
     pub(super) fn enrol(
         &self,
         objects: &Objects,
+        former: &Objects,
         warnings: &mut Vec<Warning>,
     ) -> Result<Enrolled, InstallError> {
         let mut enrolled = Enrolled::default();
@@ -57,16 +62,26 @@ impl Node {
                         .insert(name.clone(), Arc::clone(&newcomer.pod));
                     enrolled.newcomers.push(newcomer);
                 }
-                Err(error) if self.started => return Err(InstallError::Refused(error.to_string())),
-                Err(error) => warnings.push(about(
-                    name,
-                    "spec.netns",
-                    format!("{error}; it is not enrolled"),
-                )),
+                Err(error) if self.must_enrol(workload, former) => {
+                    return Err(InstallError::Refused(error.to_string()));
+                }
+                Err(error) => {
+                    let why = format!("{error}; it is not enrolled");
+                    warnings.push(about(name, "spec.netns", why.clone()));
+                    enrolled.missing.insert(name.clone(), why);
+                }
             }
         }
         check_netns(&enrolled.pods)?;
         Ok(enrolled)
+    }
+
+    /// Whether a change must be refused because this workload cannot be enrolled:
+    /// it is the change that asks for it, or an enrolled pod would go free.
+    fn must_enrol(&self, workload: &Workload, former: &Objects) -> bool {
+        let name = &workload.name;
+        let before = former.workloads.get(name).map(Arc::as_ref);
+        self.started && (self.pods.contains_key(name) || before != Some(workload))
     }
 
     /// Fences what is new, when the tables know it. An error leaves nothing of it.

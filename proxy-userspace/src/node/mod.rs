@@ -56,6 +56,8 @@ pub struct Node {
     telemetry: Arc<Telemetry>,
     compiler: Compiler,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
+    /// Workloads that should be among them and cannot, and why.
+    missing: BTreeMap<ObjectName, String>,
     canaries: Canaries,
     waker: Waker,
     accelerator: Arc<Accelerator>,
@@ -85,6 +87,7 @@ impl Node {
             telemetry,
             compiler: Compiler::new(slots, resolvers, accelerator.mode()),
             pods: BTreeMap::new(),
+            missing: BTreeMap::new(),
             canaries: Canaries::start()?,
             accelerator,
             started: false,
@@ -124,6 +127,7 @@ impl Node {
             self.waker.poke();
         }
         self.pods = enrolled.pods;
+        self.missing = enrolled.missing;
         self.canaries
             .watch(self.pods.values().cloned().collect(), fresh);
         let snapshot = self.snapshot.load();
@@ -216,7 +220,7 @@ impl Dataplane for Node {
         // Before anything changes, and as a dry run finds it.
         let mut snapshot = self.compile(objects, generation, revision, &former)?;
         let mut warnings = Vec::new();
-        let enrolled = match self.enrol(objects, &mut warnings) {
+        let enrolled = match self.enrol(objects, former.objects(), &mut warnings) {
             Ok(enrolled) => enrolled,
             Err(error) => {
                 self.compiler.cancel();
@@ -271,12 +275,18 @@ impl Dataplane for Node {
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {
+        let (pods, missing) = (&self.pods, &self.missing);
         let mut workloads =
-            status::workloads(&lock(&self.kernel), &self.snapshot.load(), &self.pods);
-        for (workload, pod) in workloads.iter_mut().zip(self.pods.values()) {
-            workload.older_connections = self.older(pod) as u64;
+            status::workloads(&lock(&self.kernel), &self.snapshot.load(), pods, missing);
+        for (name, workload) in &mut workloads {
+            if let Some(pod) = pods.get(name) {
+                workload.older_connections = self.older(pod) as u64;
+            }
         }
         workloads
+            .into_iter()
+            .map(|(_, workload)| workload)
+            .collect()
     }
 
     fn reset_older(&mut self, name: &ObjectName) -> Result<usize, InstallError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::pod::Pod;
 use crate::accelerate::Accelerator;
-use crate::config::object::ObjectName;
+use crate::config::object::{ObjectName, Workload};
 use crate::control::{DataplaneStatus, ListenerStatus, MapStatus, ProgramStatus, WorkloadStatus};
 use crate::kernel::{Kernel, hooks};
 use crate::snapshot::Snapshot;
@@ -54,32 +54,48 @@ pub fn status(
     }
 }
 
-/// Every enrolled workload.
+/// Every workload of this node; `missing` says why one is not enrolled that should
+/// be. What this does not look at is zero.
 pub fn workloads(
     kernel: &Kernel,
     snapshot: &Snapshot,
     pods: &BTreeMap<ObjectName, Arc<Pod>>,
-) -> Vec<WorkloadStatus> {
+    missing: &BTreeMap<ObjectName, String>,
+) -> Vec<(ObjectName, WorkloadStatus)> {
     let ids: BTreeMap<&ObjectName, _> = snapshot
         .sources
         .values()
         .map(|source| (&source.name, source.id))
         .collect();
-    pods.values()
-        .map(|pod| {
+    let inventory = &snapshot.objects().index().inventory;
+    let status = |(name, workload): (&ObjectName, &Arc<Workload>)| {
+        let asked = workload.local.as_ref().is_some_and(|spec| spec.enrolled);
+        let mut status = WorkloadStatus {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            addresses: workload.addresses.clone(),
+            netns: workload
+                .local
+                .as_ref()
+                .map(|spec| spec.netns.display().to_string()),
+            enrolled: asked,
+            captured: false,
+            why: match missing.get(name) {
+                Some(why) => why.clone(),
+                None => "it is not enrolled, as spec.enrolled says".into(),
+            },
+            pending_flows: 0,
+            open_connections: 0,
+            older_connections: 0,
+        };
+        if let Some(pod) = pods.get(name) {
             let enrolment = pod.enrolment();
-            WorkloadStatus {
-                namespace: pod.name().namespace.clone(),
-                name: pod.name().name.clone(),
-                addresses: pod.claimed().to_vec(),
-                netns: Some(pod.spec().netns.display().to_string()),
-                enrolled: true,
-                captured: enrolment.captured,
-                why: enrolment.why,
-                pending_flows: ids.get(pod.name()).map_or(0, |id| kernel.pending(*id)),
-                open_connections: pod.connections() as u64,
-                older_connections: 0,
-            }
-        })
-        .collect()
+            status.captured = enrolment.captured;
+            status.why = enrolment.why;
+            status.pending_flows = ids.get(name).map_or(0, |id| kernel.pending(*id));
+            status.open_connections = pod.connections() as u64;
+        }
+        (name.clone(), status)
+    };
+    inventory.local().iter().map(status).collect()
 }

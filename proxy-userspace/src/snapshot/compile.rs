@@ -142,6 +142,9 @@ impl Compiler {
                 self.source(&objects, workload, pod, snapshot);
             }
         }
+        let mut leavers = former.sources.clone();
+        leavers.retain(|id, _| !snapshot.sources.contains_key(id));
+        snapshot.leavers = leavers;
         let canaries = std::mem::replace(&mut snapshot.basis.canaries, networks.clone());
         for gone in canaries.difference(&networks) {
             for (address, service) in canary_keys(*gone) {

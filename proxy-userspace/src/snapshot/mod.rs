@@ -51,6 +51,9 @@ pub struct Snapshot {
     pub services: imbl::HashMap<ServiceId, Arc<ServiceView>>,
     /// Enrolled workloads by their number.
     pub sources: HashMap<WorkloadId, Arc<Source>>,
+    /// Those that the one before had and this one has not: what they dialled before
+    /// the kernel's tables forgot them arrives yet.
+    pub leavers: HashMap<WorkloadId, Arc<Source>>,
     /// Egress rules by their number.
     pub egress: imbl::HashMap<RuleId, Arc<EgressView>>,
     /// Names of the route rules by their number.
@@ -63,6 +66,19 @@ pub struct Snapshot {
     pub touches_udp: bool,
     /// What the next one is made from.
     basis: Basis,
+}
+
+impl Snapshot {
+    /// What it was made of.
+    pub const fn objects(&self) -> &Objects {
+        &self.basis.objects
+    }
+
+    /// Whose connection it is that this workload dialled.
+    pub fn caller(&self, workload: WorkloadId) -> Option<&Arc<Source>> {
+        let leaver = || self.leavers.get(&workload);
+        self.sources.get(&workload).or_else(leaver)
+    }
 }
 
 /// What a snapshot was compiled from, and what it would take long to work out
