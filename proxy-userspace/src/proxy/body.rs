@@ -60,6 +60,7 @@ impl Body for RequestBody {
             (Some(Ok(frame)), Some(upload)) => {
                 let more = frame.data_ref().map_or(0, |data| data.len() as u64);
                 upload.bytes.set(upload.bytes.get() + more);
+                self.ended = frame.is_trailers();
             }
             (Some(Err(_)), Some(upload)) => upload.broken.set(true),
             (None, _) => self.ended = true,
@@ -156,7 +157,7 @@ impl Body for AnswerBody {
             (Some(Ok(frame)), Some(exchange)) => {
                 exchange.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
-            (Some(Err(_)), Some(exchange)) => exchange.reason = "upstream-failed",
+            (Some(Err(_)), Some(exchange)) => exchange.broke_off(),
             _ => {}
         }
         let failed = matches!(frame, Some(Err(_)));

@@ -24,10 +24,14 @@ use super::answer::HEAD_TIMEOUT;
 use super::framing::{Framing, Scan};
 use super::linger::Linger;
 use super::wire::Wire;
+use crate::socket::reset_on_close;
 
 /// After so many looks, while one answer is awaited, the socket is asked: every ten
 /// seconds.
 const LOOKS: u32 = 20;
+
+/// Nobody asks a socket for anything that was taken away.
+const HELD: &str = "a socket is held until it is taken";
 
 /// What the socket and the request handler know of each other. Both live on
 /// one thread; the lock is never contended and only there because hyper wants a
@@ -56,6 +60,7 @@ struct State {
     /// Bytes behind the present head came with it: the next head may have begun.
     pipelined: bool,
     expired: bool,
+    broken: bool,
     /// Looks at the connection since the present answer began, in a row.
     looks: u32,
     scan: Scan,
@@ -100,10 +105,16 @@ impl Head {
         state.unwanted = !whole;
     }
 
-    /// Whether the client may be in the middle of sending something.
-    fn is_sending(&self) -> bool {
+    /// How to wait for a client's own end, if it may be sending something.
+    fn linger(&self) -> Option<Linger> {
         let state = self.state();
-        state.uploading || state.unwanted || state.began.is_some()
+        let uploads = state.uploading || state.unwanted;
+        (uploads || state.began.is_some()).then(|| Linger::start(uploads))
+    }
+
+    /// The answer broke off, and its end is all that would tell the client.
+    pub fn broke(&self) {
+        self.state().broken = true;
     }
 
     /// Ends the connection if its head has taken longer than `limit` by `now`.
@@ -169,7 +180,8 @@ impl Head {
 #[derive(Debug)]
 pub struct Client {
     prefix: Bytes,
-    wire: Wire,
+    /// There until an upgrade takes it away.
+    wire: Option<Wire>,
     head: Arc<Head>,
     linger: Option<Linger>,
 }
@@ -179,15 +191,30 @@ impl Client {
     pub fn new(stream: TcpStream, prefix: Bytes, head: Arc<Head>) -> Self {
         Self {
             prefix,
-            wire: Wire(stream),
+            wire: Some(Wire(stream)),
             head,
             linger: None,
         }
     }
 
     /// The socket, and what of its prefix hyper did not ask for.
-    pub fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.wire.0, self.prefix)
+    pub fn into_parts(mut self) -> (TcpStream, Bytes) {
+        let wire = self.wire.take().expect(HELD);
+        (wire.0, std::mem::take(&mut self.prefix))
+    }
+
+    fn wire(&mut self) -> &mut Wire {
+        self.wire.as_mut().expect(HELD)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(wire) = &self.wire
+            && self.head.state().broken
+        {
+            reset_on_close(&wire.0);
+        }
     }
 }
 
@@ -207,11 +234,11 @@ impl AsyncRead for Client {
         }
         if this.head.is_expired() {
             // Best effort: a client that reads nothing either gets only the close.
-            let _unsent = this.wire.0.try_write(HEAD_TIMEOUT);
+            let _unsent = this.wire().0.try_write(HEAD_TIMEOUT);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
+        let polled = Pin::new(this.wire()).poll_read(cx, buf);
         if polled.is_pending() {
             this.head.wait(cx.waker());
         }
@@ -227,7 +254,7 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(cx, buf)
+        Pin::new(self.wire()).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -235,33 +262,34 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
+        Pin::new(self.wire()).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
+        // As that of any wire.
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper comes by here whenever the connection is woken.
         if self.head.ask.load(Ordering::Relaxed) {
             self.head.ask.store(false, Ordering::Relaxed);
-            if let Some(error) = self.wire.0.take_error()? {
+            if let Some(error) = self.wire().0.take_error()? {
                 return Poll::Ready(Err(error));
             }
         }
-        Pin::new(&mut self.wire).poll_flush(cx)
+        Pin::new(self.wire()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.wire).poll_shutdown(cx))?;
-            if !this.head.is_sending() {
-                return Poll::Ready(Ok(()));
-            }
+            ready!(Pin::new(this.wire()).poll_shutdown(cx))?;
+            this.linger = this.head.linger();
         }
-        let linger = this.linger.get_or_insert_with(Linger::start);
-        linger.poll(&mut this.wire.0, cx).map(Ok)
+        match (&mut this.linger, &mut this.wire) {
+            (Some(linger), Some(wire)) => linger.poll(&mut wire.0, cx).map(Ok),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }

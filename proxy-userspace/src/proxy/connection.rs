@@ -23,7 +23,7 @@ use tokio::task::spawn_local;
 
 use super::answer::HEAD_TIMEOUT;
 use super::http::{self, Callees};
-use super::pump::{Moved, pump, write_all};
+use super::pump::{End, Moved, pump, write_all};
 use super::record::Callee;
 use super::sniff::{Sniffed, http_prefix, sniff};
 use super::upstream::connect;
@@ -144,7 +144,7 @@ pub async fn serve(
         return turn_away(&worker, &client, "limit");
     };
     let snapshot = worker.snapshot.load_full();
-    let Some(source) = snapshot.sources.get(&flow.workload).map(Arc::clone) else {
+    let Some(source) = snapshot.caller(flow.workload).map(Arc::clone) else {
         return turn_away(&worker, &client, "unknown-workload");
     };
     if flow.service == CANARY {
@@ -221,14 +221,14 @@ async fn to_service(captured: Captured, client: TcpStream, service: Arc<ServiceV
                 Some(dialled) => Ok(dialled),
                 None => dial(&captured, &service).await,
             };
-            as_bytes(&captured, client, &prefix, dialled, &callee).await;
+            as_bytes(&captured, client, prefix, dialled, &callee).await;
         }
         Ok(Sniffed::Slow) => {
             captured.worker.telemetry.rejected("header-timeout");
             // A client that reads nothing either gets only the close.
             let _unsent = client.try_write(HEAD_TIMEOUT);
         }
-        Err(error) => as_bytes(&captured, client, &[], Err(error), &callee).await,
+        Err(error) => as_bytes(&captured, client, Bytes::new(), Err(error), &callee).await,
     }
 }
 
@@ -289,7 +289,7 @@ async fn dial(captured: &Captured, service: &ServiceView) -> io::Result<Dialled>
 async fn as_bytes(
     captured: &Captured,
     client: TcpStream,
-    prefix: &[u8],
+    prefix: Bytes,
     dialled: io::Result<Dialled>,
     callee: &Callee,
 ) {
@@ -307,7 +307,11 @@ async fn as_bytes(
             endpoint,
             rule,
         }) => {
-            let ended = forward(client, stream, prefix, &moved).await;
+            let client = End {
+                socket: client,
+                read: prefix,
+            };
+            let ended = pump(client, End::from(stream), &moved).await;
             (
                 Some(endpoint),
                 rule,
@@ -324,20 +328,6 @@ async fn as_bytes(
         since: captured.accepted,
         moved: &moved,
     });
-}
-
-async fn forward(
-    client: TcpStream,
-    upstream: TcpStream,
-    prefix: &[u8],
-    moved: &Moved,
-) -> io::Result<()> {
-    if let Err(error) = write_all(&upstream, prefix).await {
-        reset_on_close(&client);
-        return Err(error);
-    }
-    moved.sent.set(prefix.len() as u64);
-    pump(client, upstream, moved).await
 }
 
 /// An external destination that only HTTP may reach: what is no HTTP is reset,

@@ -83,6 +83,10 @@ pub type Answer = (Response<Incoming>, Option<Lease>);
 pub type Failure = (Refusal, String);
 
 /// What became of a request over one connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to the caller"
+)]
 enum Tried {
     /// It was answered.
     Answered(Answer),
@@ -211,7 +215,7 @@ impl Connection {
         });
         match sent.await {
             Ok(mut response) => {
-                hops::strip(response.headers_mut());
+                hops::strip_answer(&mut response);
                 let lease = Lease {
                     worker: Rc::clone(&self.captured.worker),
                     key: *key,

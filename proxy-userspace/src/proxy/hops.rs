@@ -3,24 +3,34 @@
 
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Uri, Version};
+use hyper::{Request, Response, StatusCode, Uri, Version};
 use proxy_common::Destination;
 
 /// Takes the headers that speak of this connection out of a message.
 pub fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers)
-            .filter_map(|token| token.parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
+    if !headers.contains_key(CONNECTION) {
+        return;
     }
-    // These are known to be of one connection, whether it names them or not.
-    headers.remove(UPGRADE);
+    let named: Vec<HeaderName> = tokens(headers)
+        .filter_map(|token| token.parse().ok())
+        .collect();
+    for name in named.into_iter().chain([CONNECTION, UPGRADE]) {
+        headers.remove(name);
+    }
     for name in ["keep-alive", "proxy-connection"] {
         headers.remove(name);
+    }
+}
+
+/// The same of an answer. One that asks for another protocol says which.
+pub fn strip_answer<B>(answer: &mut Response<B>) {
+    let asks = answer.status() == StatusCode::UPGRADE_REQUIRED;
+    let headers = answer.headers_mut();
+    let wanted = headers.get(UPGRADE).filter(|_| asks).cloned();
+    strip(headers);
+    if let Some(protocol) = wanted {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
@@ -58,8 +68,14 @@ pub struct Upgrade {
 /// Takes the connection's headers out of a request, but for those of an
 /// upgrade, which is returned.
 pub fn upgrade<B>(request: &mut Request<B>) -> Option<Upgrade> {
+    if !request.headers().contains_key(CONNECTION) {
+        return None;
+    }
     let wants = tokens(request.headers()).any(|token| token.eq_ignore_ascii_case("upgrade"));
     let protocol = request.headers().get(UPGRADE).filter(|_| wants).cloned();
+    // To ignore it is allowed (RFC 9110 section 7.8); agreed to, requests would go
+    // past routes and host rules.
+    let protocol = protocol.filter(|protocol| !offers_http2(protocol));
     strip(request.headers_mut());
     let protocol = protocol?;
     let headers = request.headers_mut();
@@ -68,6 +84,12 @@ pub fn upgrade<B>(request: &mut Request<B>) -> Option<Upgrade> {
     Some(Upgrade {
         client: hyper::upgrade::on(request),
     })
+}
+
+/// Whether the wish is for HTTP/2, maybe among others.
+fn offers_http2(protocol: &HeaderValue) -> bool {
+    let mut offers = protocol.as_bytes().split(|byte| *byte == b',');
+    offers.any(|offer| offer.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -165,11 +187,24 @@ mod tests {
         let mut asks = request(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
         assert!(upgrade(&mut asks).is_some());
         assert_eq!(asks.headers().get(UPGRADE).unwrap(), "websocket");
+        for h2c in ["h2c", "websocket, H2C"] {
+            let mut asks = request(&[
+                ("connection", "upgrade, http2-settings"),
+                ("upgrade", h2c),
+                ("http2-settings", "AAM"),
+            ]);
+            assert!(upgrade(&mut asks).is_none());
+            assert!(asks.headers().is_empty(), "{h2c}");
+        }
         let mut mentions = request(&[("connection", "close"), ("upgrade", "h2c")]);
         assert!(upgrade(&mut mentions).is_none());
         assert!(mentions.headers().is_empty());
-        let mut unasked = request(&[("upgrade", "h2c"), ("keep-alive", "timeout=5")]);
-        assert!(upgrade(&mut unasked).is_none());
-        assert!(unasked.headers().is_empty());
+        let mut answer = Response::new(());
+        *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        let headers = request(&[("connection", "upgrade, close"), ("upgrade", "websocket")]);
+        answer.headers_mut().clone_from(headers.headers());
+        strip_answer(&mut answer);
+        assert_eq!(answer.headers().get(UPGRADE).unwrap(), "websocket");
+        assert_eq!(answer.headers().get(CONNECTION).unwrap(), "upgrade");
     }
 }

@@ -13,6 +13,7 @@ use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -37,26 +38,46 @@ pub struct Moved {
     pub received: Cell<u64>,
 }
 
+/// A socket, and what was read from it before.
+#[derive(Debug)]
+pub struct End {
+    /// The socket.
+    pub socket: TcpStream,
+    /// What was read: it goes ahead of everything else.
+    pub read: Bytes,
+}
+
+impl From<TcpStream> for End {
+    fn from(socket: TcpStream) -> Self {
+        let read = Bytes::new();
+        Self { socket, read }
+    }
+}
+
 /// Moves bytes until both halves have ended, or one side is reset. On an error
 /// both sockets are reset.
-pub async fn pump(mut client: TcpStream, mut upstream: TcpStream, moved: &Moved) -> io::Result<()> {
+pub async fn pump(mut client: End, mut upstream: End, moved: &Moved) -> io::Result<()> {
     let ended = both(&mut client, &mut upstream, moved).await;
     if ended.is_err() {
-        reset_on_close(&client);
-        reset_on_close(&upstream);
+        reset_on_close(&client.socket);
+        reset_on_close(&upstream.socket);
     }
     ended
 }
 
 /// Both directions. A socket whose half has ended is read no more, so it is
 /// watched instead: a reset would be seen only by the next write.
-async fn both(client: &mut TcpStream, upstream: &mut TcpStream, moved: &Moved) -> io::Result<()> {
-    let (from_client, to_client) = client.split();
-    let (from_upstream, to_upstream) = upstream.split();
+async fn both(client: &mut End, upstream: &mut End, moved: &Moved) -> io::Result<()> {
+    let (first_there, first_back) = (
+        std::mem::take(&mut client.read),
+        std::mem::take(&mut upstream.read),
+    );
+    let (from_client, to_client) = client.socket.split();
+    let (from_upstream, to_upstream) = upstream.socket.split();
     let (to_client, to_upstream): (&TcpStream, &TcpStream) =
         (to_client.as_ref(), to_upstream.as_ref());
-    let mut there = pin!(half(from_client, to_upstream, &moved.sent));
-    let mut back = pin!(half(from_upstream, to_client, &moved.received));
+    let mut there = pin!(half(first_there, from_client, to_upstream, &moved.sent));
+    let mut back = pin!(half(first_back, from_upstream, to_client, &moved.received));
     let (rest, unread) = tokio::select! {
         ended = &mut there => {
             ended?;
@@ -83,22 +104,37 @@ async fn failed(socket: &TcpStream) -> io::Error {
 }
 
 /// One direction, to its end.
-async fn half(mut from: ReadHalf<'_>, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
+async fn half(
+    first: Bytes,
+    mut from: ReadHalf<'_>,
+    to: &TcpStream,
+    moved: &Cell<u64>,
+) -> io::Result<()> {
+    if !first.is_empty() {
+        write_watching(from.as_ref(), to, &first).await?;
+        moved.set(first.len() as u64);
+    }
+    drop(first);
     loop {
         match poll_fn(|cx| pass(cx, &mut from, to)).await? {
             Passed::End => return finish(to),
             Passed::Some { bytes, rest } => {
                 if let Some(rest) = rest {
-                    // Nobody reads `from` meanwhile, so a reset there is watched for.
-                    tokio::select! {
-                        biased;
-                        written = write_all(to, &rest) => written?,
-                        error = failed(from.as_ref()) => return Err(error),
-                    }
+                    write_watching(from.as_ref(), to, &rest).await?;
                 }
                 moved.set(moved.get() + bytes as u64);
             }
         }
+    }
+}
+
+/// Writes all of `bytes` that came from `from`. Nobody reads that meanwhile, so a
+/// reset there is watched for.
+async fn write_watching(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    tokio::select! {
+        biased;
+        written = write_all(to, bytes) => written,
+        error = failed(from) => Err(error),
     }
 }
 

@@ -16,6 +16,9 @@ use crate::snapshot::{Endpoint, Source};
 use crate::telemetry::trace::Trace;
 use crate::telemetry::{DestinationKind, RequestRecord};
 
+/// The protocol of a client that knows no chunks.
+const OLD: &str = "HTTP/1.0";
+
 /// Whom a connection goes to, as metrics name it.
 #[derive(Clone, Debug)]
 pub struct Callee {
@@ -86,7 +89,7 @@ impl Exchange {
             callee,
             started: Instant::now(),
             protocol: if version == Version::HTTP_10 {
-                "HTTP/1.0"
+                OLD
             } else {
                 "HTTP/1.1"
             },
@@ -127,6 +130,15 @@ impl Exchange {
         self.endpoint = Some(addr);
         self.version = endpoint.map(|endpoint| Arc::clone(&endpoint.version));
         self.retries += u32::from(attempt > 0);
+    }
+
+    /// The endpoint broke off in its answer. A client of HTTP/1.0 knows an answer's
+    /// end by that of the connection, which must not look like one.
+    pub fn broke_off(&mut self) {
+        self.reason = "upstream-failed";
+        if self.protocol == OLD {
+            self.head.broke();
+        }
     }
 
     /// Whom it goes to.

@@ -3,13 +3,12 @@
 //!
 //! Must never give such a connection to another request.
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use hyper::StatusCode;
 use hyper::client::conn::http1;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -23,8 +22,9 @@ use super::connection::{ATTEMPTS_MAX, Carried};
 use super::forward::{Answer, Failure, Place, Ways, none_connected};
 use super::hops::{self, Upgrade};
 use super::http::Connection;
-use super::pump::{Moved, pump, write_all};
+use super::pump::{End, Moved, pump};
 use super::record::{Callee, Exchange};
+use super::wire::Uplink;
 use super::worker::Busy;
 
 impl Connection {
@@ -58,7 +58,7 @@ impl Connection {
     ) -> Result<Answer, Failure> {
         let (addr, stream) = self.own_connection(ways, exchange).await?;
         let lost = |error: &hyper::Error| (Refusal::UpstreamFailed, format!("{addr}: {error}"));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = http1::handshake(TokioIo::new(Uplink::new(stream).0))
             .await
             .map_err(|error| lost(&error))?;
         spawn_local(async move { drop(connection.with_upgrades().await) });
@@ -76,7 +76,7 @@ impl Connection {
             };
             spawn_local(self.carry(upgrade.client, far, agreed));
         } else {
-            hops::strip(response.headers_mut());
+            hops::strip_answer(&mut response);
         }
         Ok((response, None))
     }
@@ -93,7 +93,7 @@ impl Connection {
         let (Some(near), Some(far)) = (client(near), endpoint(far)) else {
             return;
         };
-        let ended = tie(near, far, &moved).await;
+        let ended = pump(near, far, &moved).await;
         self.captured.tell(&Carried {
             callee: &agreed.callee,
             endpoint: Some(agreed.endpoint),
@@ -114,37 +114,18 @@ struct Agreed {
     rule: Option<Arc<str>>,
 }
 
-/// A socket, and what was read from it behind the head.
-type End = (TcpStream, [Bytes; 2]);
-
 fn client(upgraded: Upgraded) -> Option<End> {
     let parts = upgraded.downcast::<TokioIo<Client>>().ok()?;
     let (socket, unread) = parts.io.into_inner().into_parts();
-    Some((socket, [parts.read_buf, unread]))
+    let mut read = BytesMut::from(parts.read_buf);
+    read.extend_from_slice(&unread);
+    let read = read.freeze();
+    Some(End { socket, read })
 }
 
 fn endpoint(upgraded: Upgraded) -> Option<End> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), [parts.read_buf, Bytes::new()]))
-}
-
-async fn tie((near, from_near): End, (far, from_far): End, moved: &Moved) -> io::Result<()> {
-    let there = async {
-        for bytes in &from_near {
-            write_all(&far, bytes).await?;
-            moved.sent.set(moved.sent.get() + bytes.len() as u64);
-        }
-        Ok::<_, io::Error>(())
-    };
-    let back = async {
-        for bytes in &from_far {
-            write_all(&near, bytes).await?;
-            moved
-                .received
-                .set(moved.received.get() + bytes.len() as u64);
-        }
-        Ok(())
-    };
-    tokio::try_join!(there, back)?;
-    pump(near, far, moved).await
+    let parts = upgraded.downcast::<TokioIo<Uplink>>().ok()?;
+    let socket = parts.io.into_inner().into_socket();
+    let read = parts.read_buf;
+    Some(End { socket, read })
 }

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::wire::Uplink;
+use super::wire::{Unheard, Uplink};
 use crate::node::Pod;
 use crate::socket::{Netns, Reach};
 
@@ -66,6 +66,7 @@ pub enum State {
 /// An HTTP connection to an endpoint.
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
+    unheard: Unheard,
     /// Absent once it has ended, or drives itself.
     connection: Option<Pin<Box<Connection>>>,
 }
@@ -73,9 +74,11 @@ pub struct Upstream {
 impl Upstream {
     /// Begins HTTP on a connected socket.
     pub async fn begin(stream: TcpStream) -> hyper::Result<Self> {
-        let (sender, connection) = http1::handshake(TokioIo::new(Uplink::new(stream))).await?;
+        let (uplink, unheard) = Uplink::new(stream);
+        let (sender, connection) = http1::handshake(TokioIo::new(uplink)).await?;
         Ok(Self {
             sender,
+            unheard,
             connection: Some(Box::pin(connection)),
         })
     }
@@ -110,6 +113,7 @@ impl Upstream {
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> {
+        self.unheard.begin();
         let uploads = !hyper::body::Body::is_end_stream(request.body());
         let mut answer = Box::pin(self.sender.try_send_request(request));
         async move {

@@ -8,6 +8,8 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -78,10 +80,25 @@ impl AsyncWrite for Wire {
 
 /// The socket of an endpoint. From the first write on that meets nobody, what is
 /// written goes nowhere: what the endpoint said before is read first, and then its end.
+///
+/// A request of which nothing could be written is another matter: it may be sent
+/// again, and what the endpoint said before is no answer to it.
 #[derive(Debug)]
 pub struct Uplink {
     wire: Wire,
+    unheard: Unheard,
     gone: Option<Gone>,
+}
+
+/// Whether nothing of the present request was written yet.
+#[derive(Clone, Debug)]
+pub struct Unheard(Arc<AtomicBool>);
+
+impl Unheard {
+    /// A request begins.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How an endpoint was found to listen no more.
@@ -94,10 +111,20 @@ enum Gone {
 }
 
 impl Uplink {
-    /// The socket of an endpoint.
-    pub const fn new(stream: TcpStream) -> Self {
-        let wire = Wire(stream);
-        Self { wire, gone: None }
+    /// The socket of an endpoint, and who says when a request begins.
+    pub fn new(stream: TcpStream) -> (Self, Unheard) {
+        let unheard = Unheard(Arc::new(AtomicBool::new(true)));
+        let uplink = Self {
+            wire: Wire(stream),
+            unheard: unheard.clone(),
+            gone: None,
+        };
+        (uplink, unheard)
+    }
+
+    /// The socket.
+    pub fn into_socket(self) -> TcpStream {
+        self.wire.0
     }
 
     fn write_with(
@@ -109,18 +136,24 @@ impl Uplink {
             return Poll::Ready(Ok(len));
         }
         let written = write(Pin::new(&mut self.wire));
-        self.gone = match &written {
-            Poll::Ready(Err(error)) => match error.kind() {
-                io::ErrorKind::BrokenPipe => Some(Gone::Done),
-                io::ErrorKind::ConnectionReset => Some(Gone::Reset),
-                _ => None,
-            },
+        let error = match &written {
+            Poll::Pending => return written,
+            Poll::Ready(Ok(_)) => {
+                self.unheard.0.store(false, Ordering::Relaxed);
+                return written;
+            }
+            Poll::Ready(Err(error)) => error.kind(),
+        };
+        self.gone = match error {
+            _ if self.unheard.0.load(Ordering::Relaxed) => None,
+            io::ErrorKind::BrokenPipe => Some(Gone::Done),
+            io::ErrorKind::ConnectionReset => Some(Gone::Reset),
             _ => None,
         };
-        if self.gone.is_some() {
-            return Poll::Ready(Ok(len));
+        match self.gone {
+            Some(_) => Poll::Ready(Ok(len)),
+            None => written,
         }
-        written
     }
 }
 
