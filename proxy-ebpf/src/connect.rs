@@ -245,9 +245,10 @@ fn over_limit(workload: &Workload) -> Option<Counter> {
     if own >= i64::from(workload.pending_max) {
         return Some(Counter::QuotaExceeded);
     }
-    let total = maps::PENDING_TOTAL.get(0).copied().unwrap_or(u64::MAX);
+    let total = maps::PENDING_TOTAL.get(0).copied();
+    let total = total.map_or(i64::MAX, u64::cast_signed);
     let limit = maps::NODE.get(0).map_or(0, |node| node.pending_max);
-    (total >= limit).then_some(Counter::TableFull)
+    (total >= limit.cast_signed()).then_some(Counter::TableFull)
 }
 
 /// In which way there is no daemon.

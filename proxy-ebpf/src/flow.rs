@@ -77,8 +77,15 @@ fn connecting(ctx: &SockOpsContext) {
 fn hand_over(key: FlowKey, flow: Flow) {
     match maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()) {
         Ok(()) => add_pending(flow.workload, 1),
-        // Left behind by nobody known; it was counted when it was written.
-        Err(EEXIST) if maps::FLOWS.insert(key, flow, 0).is_ok() => {}
+        // Left behind by nobody known. It is given up as any other, so that the
+        // counts stay those of the entries.
+        Err(EEXIST) => {
+            give_up(key);
+            match maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()) {
+                Ok(()) => add_pending(flow.workload, 1),
+                Err(_) => count(Counter::FlowWriteFailed),
+            }
+        }
         Err(_) => count(Counter::FlowWriteFailed),
     }
 }
@@ -148,7 +155,12 @@ fn accepted(ctx: &SockOpsContext) {
 /// The dialling socket is gone: so is a flow that nobody accepted.
 #[inline(always)]
 fn closed(ctx: &SockOpsContext) {
-    let key = key(ctx, End::Local);
+    give_up(key(ctx, End::Local));
+}
+
+/// Takes away a flow that nobody accepts.
+#[inline(always)]
+fn give_up(key: FlowKey) {
     // SAFETY: copied at once.
     if let Some(flow) = (unsafe { maps::FLOWS.get(key) }).copied() {
         remove(key, flow.workload);
