@@ -96,9 +96,10 @@ fn of_proxied(results: &Results) -> Vec<Target> {
     ]
 }
 
-/// Against no mesh at all.
+/// What a port declared `tcp` gets, which never meets the proxy: against no mesh at
+/// all, and held to what the proxy is held to.
 fn of_balanced(results: &Results) -> Vec<Target> {
-    use Bound::AtLeast;
+    use Bound::{AtLeast, AtMost};
     let cheaper = |load| results.ratio(load, Quantity::NodeCpu, Kind::NoMesh, Kind::Balance);
     vec![
         target(
@@ -110,6 +111,21 @@ fn of_balanced(results: &Results) -> Vec<Target> {
             "TCP request/response: whole-node CPU/operation, no mesh / balanced",
             AtLeast(0.97),
             cheaper(Load::Exchange),
+        ),
+        target(
+            "TCP request/response: p50, balanced / no mesh",
+            AtMost(1.3),
+            results.ratio(Load::Exchange, Quantity::P50, Kind::Balance, Kind::NoMesh),
+        ),
+        target(
+            "TCP connect + request + close: operations per CPU second, balanced / iptables → weir",
+            AtLeast(1.2),
+            results.ratio(
+                Load::Connect,
+                Quantity::NodeCpu,
+                Kind::Redirect,
+                Kind::Balance,
+            ),
         ),
         target(
             "TCP bulk sent: whole-node CPU/MiB, no mesh / balanced",
