@@ -28,6 +28,8 @@ const CHUNK: u32 = 20_000;
 const CLOSED_PORT: u16 = 9_999;
 /// A port of the service that is declared `tcp`.
 const BALANCED_PORT: u16 = 5_432;
+const PAUSE: Duration = Duration::from_secs(3);
+const PAUSES_MAX: u32 = 10;
 const DIAL_LIMIT: Duration = Duration::from_mins(1);
 const RULES_LIMIT: Duration = Duration::from_mins(2);
 
@@ -195,10 +197,21 @@ fn service_at(port: u16) -> SocketAddr {
     SocketAddr::new(VIRTUAL_ADDRESS.into(), port)
 }
 
+/// Dials from the pod. A machine that is still busy with what was before, as with the
+/// sockets of a load, gets a few pauses to come to rest.
 pub(super) fn dial(pod: &Pod, to: SocketAddr) -> Result<Dialled> {
-    let mut command = client_in(pod, pod.cgroup(), &["dial", &to.to_string()])?;
-    let said = process::capture(&mut command, DIAL_LIMIT)?;
-    serde_json::from_str(&said).context("the peer says something else")
+    let mut pauses = 0;
+    loop {
+        let mut command = client_in(pod, pod.cgroup(), &["dial", &to.to_string()])?;
+        let said = process::capture(&mut command, DIAL_LIMIT)?;
+        let dialled: Dialled =
+            serde_json::from_str(&said).context("the peer says something else")?;
+        if dialled.is_answered() || pauses == PAUSES_MAX {
+            return Ok(dialled);
+        }
+        pauses += 1;
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// The service that is dialled, and the rule that opens the outside server.
