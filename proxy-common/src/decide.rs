@@ -173,7 +173,7 @@ fn by_tables<T: Tables>(
     if addr.is_loopback() || addr.is_unspecified() {
         return local(workload, transport, dst, Reason::Loopback);
     }
-    if tables.is_local(&LocalKey { netns, addr }) {
+    if workload.own.may_hold(&addr) && tables.is_local(&LocalKey { netns, addr }) {
         return local(workload, transport, dst, Reason::OwnAddress);
     }
     let network = workload.network;

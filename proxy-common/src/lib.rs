@@ -19,6 +19,7 @@ mod flow;
 mod id;
 mod record;
 mod service;
+mod sieve;
 mod table;
 mod talk;
 mod transport;
@@ -38,6 +39,7 @@ pub use id::{
 };
 pub use record::{Impossible, Record};
 pub use service::{ServiceAction, ServiceEntry, ServiceKey};
+pub use sieve::{Enrolled, OwnAddresses};
 pub use table::{
     AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
     LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
@@ -48,4 +50,4 @@ pub use transport::Transport;
 
 /// The version of every layout in this crate. Written to the pinned `ABI` map
 /// and compared at takeover; raised with every change of a map's meaning.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

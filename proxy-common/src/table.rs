@@ -4,6 +4,7 @@
 use crate::accelerate::{Acceleration, Extent};
 use crate::addr::{Addr, Port};
 use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, WorkloadId};
+use crate::sieve::OwnAddresses;
 use crate::transport::Transport;
 
 /// Listeners a workload can have: one per local address, IPv4 and IPv6 in turn.
@@ -67,6 +68,8 @@ pub struct Workload {
     pub accelerate: u8,
     /// Always 0.
     pub pad: [u8; 3],
+    /// Every address that `LOCAL` has of its namespace.
+    pub own: OwnAddresses,
     /// The proxy's listeners in this workload's network namespace.
     pub listeners: [Listener; LISTENERS_MAX],
 }
@@ -335,8 +338,9 @@ mod pod {
         PortEntry, PortKey, Workload, WorkloadId,
     };
     use crate::{
-        Beat, Ending, EndpointSlot, Event, Flow, FlowKey, Heard, HeardKey, Note, OfferKey, Partner,
-        Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target, Told,
+        Beat, Ending, EndpointSlot, Enrolled, Event, Flow, FlowKey, Heard, HeardKey, Note,
+        OfferKey, Partner, Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target,
+        Told,
     };
     pod!(
         NetnsCookie,
@@ -361,6 +365,7 @@ mod pod {
         Route,
         EndpointSlot,
         Beat,
+        Enrolled,
         Heard,
         HeardKey,
         Peer,
@@ -375,7 +380,7 @@ mod pod {
 
 const _: () = {
     assert!(size_of::<Listener>() == 24);
-    assert!(size_of::<Workload>() == 24 + 24 * LISTENERS_MAX);
+    assert!(size_of::<Workload>() == 32 + 24 * LISTENERS_MAX);
     assert!(size_of::<LocalKey>() == 24);
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<AddressEntry>() == 4);

@@ -147,7 +147,10 @@ proptest! {
         ],
         asked in vec((some_addr(), some_port(), some_transport()), 1..20),
     ) {
-        let workload = workload(default);
+        let workload = Workload {
+            own: tables.local.iter().map(|(_, addr)| *addr).collect(),
+            ..workload(default)
+        };
         for (addr, port, transport) in asked {
             let dst = Destination { addr, port };
             let decision = decide(&tables, &workload, HERE, transport, dst);

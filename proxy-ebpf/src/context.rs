@@ -62,10 +62,20 @@ pub fn netns(ctx: &SockAddrContext) -> NetnsCookie {
     NetnsCookie(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
 }
 
-/// The enrolled workload that owns the namespace. The one map look-up that
-/// everybody else pays for.
+/// The enrolled workload that owns the namespace. Nobody else pays for more than a
+/// look at one bit.
 #[inline(always)]
 pub fn workload(netns: NetnsCookie) -> Option<&'static Workload> {
+    if maps::ENROLLED.get(0)?.may_hold(netns) {
+        known(netns)
+    } else {
+        None
+    }
+}
+
+/// The same, where most are enrolled.
+#[inline(always)]
+pub fn known(netns: NetnsCookie) -> Option<&'static Workload> {
     // SAFETY: elements are freed after a grace period, later than this program ends.
     unsafe { maps::WORKLOADS.get(netns) }
 }

@@ -6,7 +6,7 @@
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Counter, Decision, Event, NetnsCookie, Reason, Transport, Verdict, WorkloadId};
 
-use crate::context::{ALLOW, Family, REFUSE, destination, netns, transport, workload};
+use crate::context::{ALLOW, Family, REFUSE, destination, known, netns, transport};
 use crate::event::{may_tell, report};
 use crate::maps::count;
 
@@ -16,7 +16,7 @@ pub fn run(ctx: &SockAddrContext, family: Family) -> i32 {
     let Some(transport) = transport(ctx) else {
         return ALLOW;
     };
-    if workload(netns(ctx)).is_some() {
+    if known(netns(ctx)).is_some() {
         return ALLOW;
     }
     let decision = Decision::plain(Verdict::Deny, Reason::UnknownNetns);

@@ -95,6 +95,10 @@ fn hand_over(key: FlowKey, flow: Flow) {
 fn moved(ctx: &SockOpsContext) {
     let old = TcpState::from_number(ctx.arg(0));
     let new = TcpState::from_number(ctx.arg(1));
+    // To be established, above all, says nothing of a connection's end.
+    if new == TcpState::Other {
+        return;
+    }
     match note(ctx) {
         Some(note) if note.is_balanced() => ending::moved(ctx, note, old, new),
         _ if new == TcpState::Close => closed(ctx),

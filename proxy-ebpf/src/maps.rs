@@ -6,6 +6,7 @@
 //! | `ABI` | daemon, once | daemon at takeover | uninstall |
 //! | `NODE` | daemon at start | every hook | – |
 //! | `BEAT` | daemon, five times a second | `connect` | – |
+//! | `ENROLLED` | daemon, on enrolment | every hook | – |
 //! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
 //! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg` | daemon |
 //! | `ENDPOINTS` | daemon, on apply | `connect`, `sendmsg` | overwritten, after a grace |
@@ -35,10 +36,10 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
-    Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie, NodeConfig, Note,
-    OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey,
-    Talking, Told, Workload, WorkloadId,
+    AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot,
+    Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
+    NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat,
+    ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -53,6 +54,9 @@ pub static NODE: Array<NodeConfig, 1> = Array::new();
 
 #[btf_map]
 pub static BEAT: Array<Beat, 1> = Array::new();
+
+#[btf_map]
+pub static ENROLLED: Array<Enrolled, 1> = Array::new();
 
 #[btf_map]
 pub static WORKLOADS: HashMap<NetnsCookie, Workload, 4_096, GROWS> = HashMap::new();

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
-use core::ptr::{from_mut, from_ref};
+use core::ptr::{from_mut, from_ref, null_mut};
 use proxy_common::Note;
 
 use crate::context::raw;
@@ -52,11 +52,13 @@ pub fn write(ctx: &SockAddrContext, note: &mut Note) -> bool {
 /// subflow that joins later has noted nothing, and so takes no name away.
 #[inline(always)]
 pub fn forget(ctx: &SockAddrContext) {
-    // SAFETY: both are valid sockets; deleting nothing is an error that says so.
+    // SAFETY: both are valid sockets; a null value without CREATE only looks, which
+    // is all that a first dial pays for.
     unsafe {
-        if bpf_sk_storage_delete(map(), socket(ctx).cast()) != 0 {
+        if bpf_sk_storage_get(map(), socket(ctx).cast(), null_mut(), 0).is_null() {
             return;
         }
+        bpf_sk_storage_delete(map(), socket(ctx).cast());
         let above = above(ctx);
         if !above.is_null() {
             bpf_sk_storage_delete(map(), above);
@@ -68,7 +70,7 @@ pub fn forget(ctx: &SockAddrContext) {
 #[inline(always)]
 fn above(ctx: &SockAddrContext) -> *mut c_void {
     if MULTIPATH.load() == 0 {
-        return core::ptr::null_mut();
+        return null_mut();
     }
     // SAFETY: the helper checks the kind of the socket, which is a valid one.
     unsafe { bpf_skc_to_mptcp_sock(socket(ctx).cast()).cast() }

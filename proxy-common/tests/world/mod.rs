@@ -79,6 +79,7 @@ pub fn workload(default: EgressDefault) -> Workload {
         policy_set: POLICY,
         egress_default: default as u8,
         listeners_len: 1,
+        own: [addr(1)].into_iter().collect(),
         ..Workload::default()
     };
     workload.listeners[0] = Listener {

@@ -11,9 +11,9 @@ use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage, SockHash};
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
-    EndpointSlot, Event, Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
-    NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat,
-    ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
+    EndpointSlot, Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey,
+    NetnsCookie, NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey,
+    Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
@@ -55,10 +55,11 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
 pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 30] = [
+pub const SPECS: [MapSpec; 31] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
+    spec::<u32, Enrolled>("ENROLLED", MapType::Array, 1),
     spec::<NetnsCookie, Workload>("WORKLOADS", MapType::Hash, 4_096),
     spec::<LocalKey, LocalEntry>("LOCAL", MapType::Hash, 65_536),
     spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 262_144),
@@ -141,6 +142,7 @@ pub fn check_abi(ebpf: &mut Ebpf, pin: &Path) -> Result<(), KernelError> {
 /// The maps that the daemon works with, in the types of `proxy-common`.
 pub struct Maps {
     pub node: Array<MapData, NodeConfig>,
+    pub enrolled: Array<MapData, Enrolled>,
     pub workloads: HashMap<MapData, NetnsCookie, Workload>,
     pub local: HashMap<MapData, LocalKey, LocalEntry>,
     pub addresses: HashMap<MapData, AddressKey, AddressEntry>,
@@ -164,6 +166,7 @@ impl Maps {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             node: take(ebpf, "NODE")?,
+            enrolled: take(ebpf, "ENROLLED")?,
             workloads: take(ebpf, "WORKLOADS")?,
             local: take(ebpf, "LOCAL")?,
             addresses: take(ebpf, "ADDRESSES")?,

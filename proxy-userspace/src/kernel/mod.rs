@@ -135,6 +135,7 @@ impl Kernel {
             .set(0, node, 0)
             .map_err(KernelError::map("NODE"))?;
         let written = read::read(&maps)?;
+        write::write_enrolled(&mut maps, written.workloads.keys())?;
         for (program, at, pin) in HOOKS {
             attach(&ebpf, program, &pins.link(pin), cgroup, at, pin)?;
         }

@@ -14,9 +14,9 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use nix::libc;
 use proxy_common::{
-    AddressEntry, AddressKey, Block, EgressEntry, EgressKey, EndpointSlot, LocalEntry, LocalKey,
-    NetnsCookie, NetworkId, PolicySetId, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
-    ServiceKey, Workload, WorkloadId,
+    AddressEntry, AddressKey, Block, EgressEntry, EgressKey, EndpointSlot, Enrolled, LocalEntry,
+    LocalKey, NetnsCookie, NetworkId, PolicySetId, PortEntry, PortKey, Route, RouteKey,
+    ServiceEntry, ServiceKey, Workload, WorkloadId,
 };
 
 use super::batch::{self, Batched, Keyed};
@@ -305,6 +305,10 @@ fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let local = changes.local.new.iter().copied();
     put(&mut maps.local, "LOCAL", local)?;
     let workloads = &changes.workloads;
+    if !workloads.new.is_empty() {
+        let all = from.workloads.keys().chain(to.workloads.keys());
+        write_enrolled(maps, all)?;
+    }
     for (netns, workload) in workloads.changed.iter().chain(&workloads.new) {
         write_workload(
             maps,
@@ -343,7 +347,22 @@ fn clear(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let ports = changes.ports.gone.iter().copied();
     remove(&mut maps.egress_ports, "EGRESS_PORTS", ports)?;
     let routes = changes.routes.gone.iter().copied();
-    remove(&mut maps.routes, "ROUTES", routes)
+    remove(&mut maps.routes, "ROUTES", routes)?;
+    if changes.workloads.gone.is_empty() {
+        return Ok(());
+    }
+    write_enrolled(maps, plan.to.workloads.keys())
+}
+
+/// Whom the hooks look up at all: known before they are enrolled, and forgotten
+/// after they are not any more.
+pub fn write_enrolled<'a>(
+    maps: &mut Maps,
+    netns: impl IntoIterator<Item = &'a NetnsCookie>,
+) -> Result<(), KernelError> {
+    let enrolled: Enrolled = netns.into_iter().copied().collect();
+    let written = maps.enrolled.set(0, enrolled, 0);
+    written.map_err(KernelError::map("ENROLLED"))
 }
 
 fn write_workload(

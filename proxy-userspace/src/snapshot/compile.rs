@@ -191,6 +191,7 @@ impl Compiler {
             egress_default: mesh.egress as u8,
             on_proxy_down: mesh.on_proxy_down as u8,
             accelerate: self.acceleration(workload) as u8,
+            own: pod.local().iter().map(|addr| Addr::from(addr.ip)).collect(),
             ..proxy_common::Workload::default()
         };
         for (slot, listener) in entry.listeners.iter_mut().zip(pod.listeners()) {
