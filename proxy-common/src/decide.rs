@@ -127,7 +127,8 @@ pub trait Tables {
     fn is_local(&self, key: &LocalKey) -> bool;
     /// What the address is to the mesh.
     fn address(&self, key: &AddressKey) -> Option<AddressEntry>;
-    /// The service at a virtual address and port.
+    /// The service at a virtual address and port: one that [`Tables::address`] knows as
+    /// a service's, at every moment.
     fn service(&self, key: &ServiceKey) -> Option<ServiceEntry>;
     /// Where a service port leads whose rules tell sources apart, for one of them.
     fn route(&self, key: &RouteKey) -> Option<Route>;
@@ -177,14 +178,14 @@ fn by_tables<T: Tables>(
         return local(workload, transport, dst, Reason::OwnAddress);
     }
     let network = workload.network;
+    // First, as most connects of a mesh are to services; the tables hold no port
+    // whose address is not a service's.
+    if let Some(entry) = tables.service(&ServiceKey::new(network, dst, transport)) {
+        return service(tables, workload, transport, &addr, &entry);
+    }
     match tables.address(&AddressKey { network, addr }) {
         Some(entry) => match entry.kind() {
-            AddressKind::Service => {
-                match tables.service(&ServiceKey::new(network, dst, transport)) {
-                    Some(entry) => service(tables, workload, transport, &addr, &entry),
-                    None => Decision::plain(Verdict::Deny, Reason::UnknownServicePort),
-                }
-            }
+            AddressKind::Service => Decision::plain(Verdict::Deny, Reason::UnknownServicePort),
             AddressKind::Workload => Decision::plain(Verdict::Direct, Reason::Workload),
         },
         None => external(tables, workload, transport, dst),

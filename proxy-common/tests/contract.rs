@@ -132,6 +132,9 @@ prop_compose! {
         ),
     ) -> Plain {
         let routes = HashMap::new();
+        // No table ever holds a port whose address is not a service's.
+        let of_services = services.keys().map(|key| ((key.network, key.addr), true));
+        let addresses = addresses.into_iter().chain(of_services).collect();
         Plain { local, addresses, services, routes, egress, ports }
     }
 }

@@ -234,7 +234,8 @@ fn insert_services(
     put(services, "SERVICES", new.filter(|(key, _)| of(key.network)))
 }
 
-/// Removes addresses and services of the networks that `of` picks.
+/// Removes addresses and services of the networks that `of` picks: a port goes
+/// before its address and comes after it, so that none stands by itself.
 fn remove_services(
     maps: &mut Maps,
     changes: &Changes,
