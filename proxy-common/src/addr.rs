@@ -53,6 +53,38 @@ impl Addr {
         self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
     }
 
+    /// Of an IPv4 address: the first address of the prefix of `bits` bits, 96 to 128,
+    /// that it lies in.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the mask")]
+    pub const fn in_v4(&self, bits: u32) -> Self {
+        let mask = ((u32::MAX as u64) << (128_u32.wrapping_sub(bits) & 63)) as u32;
+        let [a, b, c, d] = self.words;
+        Self {
+            words: [a, b, c, d & mask.to_be()],
+        }
+    }
+
+    /// The first address of the prefix of `bits` bits, at most 128, that it lies in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn prefix(&self, bits: u32) -> Self {
+        let mut words = self.words;
+        let mut index = 0;
+        while index < words.len() {
+            let kept = bits.saturating_sub(32 * index as u32);
+            let mask = if kept < 32 {
+                !(u32::MAX >> kept)
+            } else {
+                u32::MAX
+            };
+            words[index] &= mask.to_be();
+            index += 1;
+        }
+        Self { words }
+    }
+
     /// `127.0.0.0/8` or `::1`.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
@@ -197,6 +229,30 @@ mod tests {
         assert_eq!(addr.to_ip(), IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)));
         let mapped = Addr::from(Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped());
         assert_eq!(addr, mapped, "::ffff:a.b.c.d is the same destination");
+    }
+
+    #[test]
+    fn prefixes_count_from_the_128_bit_front() {
+        let addr = |a, b, c, d| Addr::from(Ipv4Addr::new(a, b, c, d));
+        let whole = addr(10, 1, 2, 3);
+        for (bits, first) in [
+            (96 + 8, addr(10, 0, 0, 0)),
+            (96 + 31, addr(10, 1, 2, 2)),
+            (128, whole),
+            (96, addr(0, 0, 0, 0)),
+        ] {
+            assert_eq!(whole.prefix(bits), first, "{bits}");
+            assert_eq!(whole.in_v4(bits), first, "{bits}");
+        }
+        assert_eq!(whole.prefix(0), Addr::UNSPECIFIED);
+        let v6 = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let whole = v6("fd12:3456:789a:bcde:f123:4567:89ab:cdef");
+        assert_eq!(whole.prefix(33), v6("fd12:3456::"));
+        assert_eq!(whole.prefix(64), v6("fd12:3456:789a:bcde::"));
+        assert_eq!(
+            whole.prefix(127),
+            v6("fd12:3456:789a:bcde:f123:4567:89ab:cdee")
+        );
     }
 
     #[test]

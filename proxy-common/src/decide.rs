@@ -6,12 +6,10 @@
 
 use crate::addr::{Addr, Destination, Port};
 use crate::balance::{Block, EndpointSlot, Route, RouteKey};
-use crate::id::{NetnsCookie, PortTableId, RuleId, ServiceId};
+use crate::egress::{EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, longest};
+use crate::id::{NetnsCookie, PolicySetId, PortTableId, RuleId, ServiceId};
 use crate::service::{ServiceEntry, ServiceKey};
-use crate::table::{
-    AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
-    LocalKey, PortEntry, PortKey, Workload,
-};
+use crate::table::{AddressEntry, AddressKey, AddressKind, EgressDefault, LocalKey, Workload};
 use crate::transport::Transport;
 
 /// What happens to a connect, or to a datagram that names its destination.
@@ -134,7 +132,9 @@ pub trait Tables {
     fn route(&self, key: &RouteKey) -> Option<Route>;
     /// A slot of the endpoint array.
     fn endpoint(&self, index: u32) -> Option<EndpointSlot>;
-    /// The longest egress prefix of the policy set that covers the address.
+    /// Which lengths the egress prefixes of a policy set have.
+    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths>;
+    /// One egress prefix.
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry>;
     /// What a port table says of a port.
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry>;
@@ -234,16 +234,12 @@ fn external<T: Tables>(
     transport: Transport,
     dst: Destination,
 ) -> Decision {
-    let key = EgressKey {
-        policy_set: workload.policy_set,
-        addr: dst.addr,
-    };
     let by_default = match workload.egress_default() {
         EgressDefault::Deny => Decision::plain(Verdict::Deny, Reason::EgressDenied),
         EgressDefault::Allow => Decision::plain(Verdict::Direct, Reason::EgressAllowed),
         EgressDefault::Audit => Decision::plain(Verdict::Direct, Reason::EgressAudited),
     };
-    let Some(prefix) = tables.egress(&key) else {
+    let Some(prefix) = longest(tables, workload.policy_set, &dst.addr) else {
         return by_default;
     };
     let table = prefix.port_table;

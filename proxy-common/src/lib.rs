@@ -14,6 +14,7 @@ mod beat;
 mod cells;
 mod counter;
 mod decide;
+mod egress;
 mod ending;
 mod flow;
 mod id;
@@ -31,6 +32,7 @@ pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
 pub use cells::{CELLS, Cells};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
+pub use egress::{EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, longest};
 pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
 pub use flow::{Event, EventKind, Flow, FlowKey};
 pub use id::{
@@ -41,9 +43,8 @@ pub use record::{Impossible, Record};
 pub use service::{ServiceAction, ServiceEntry, ServiceKey};
 pub use sieve::{Enrolled, OwnAddresses};
 pub use table::{
-    AddressEntry, AddressKey, AddressKind, EgressAction, EgressDefault, EgressEntry, EgressKey,
-    LISTENERS_MAX, Listener, LocalEntry, LocalKey, NodeConfig, OnProxyDown, PortEntry, PortKey,
-    Workload,
+    AddressEntry, AddressKey, AddressKind, EgressDefault, LISTENERS_MAX, Listener, LocalEntry,
+    LocalKey, NodeConfig, OnProxyDown, Workload,
 };
 pub use talk::{Heard, HeardKey, Peer, TALKS_MAX, Talk, Talking, Talks, Told};
 pub use transport::Transport;

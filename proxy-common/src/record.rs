@@ -13,13 +13,13 @@ use core::fmt;
 use crate::addr::Port;
 use crate::balance::{Block, EndpointSlot, Route, RouteKey, Target};
 use crate::decide::{Reason, Verdict};
+use crate::egress::{EgressEntry, EgressKey, Lengths, PortEntry, PortKey};
 use crate::ending::{Ending, Outcome};
 use crate::flow::{Event, Flow};
-use crate::id::{BlockGeneration, NetnsCookie};
+use crate::id::{BlockGeneration, NetnsCookie, PolicySetId};
 use crate::service::{ServiceEntry, ServiceKey};
 use crate::table::{
-    AddressEntry, AddressKey, EgressEntry, EgressKey, LISTENERS_MAX, Listener, LocalEntry,
-    LocalKey, PortEntry, PortKey, Workload,
+    AddressEntry, AddressKey, LISTENERS_MAX, Listener, LocalEntry, LocalKey, Workload,
 };
 use crate::talk::Peer;
 use crate::transport::Transport;
@@ -108,6 +108,7 @@ any_is_sound! {
     LocalKey = "the key of a local address",
     AddressKey = "the key of an address",
     EgressEntry = "an egress prefix",
+    PolicySetId = "the number of a policy set",
 }
 
 impl Record for Event {
@@ -259,14 +260,22 @@ impl Record for EndpointSlot {
     }
 }
 
-/// With the length of the prefix, as the trie holds it.
-impl Record for (u32, EgressKey) {
+impl Record for EgressKey {
     const NAME: &'static str = "the key of an egress prefix";
 
     fn check(&self) -> Result<(), Impossible> {
-        // The policy set is always looked at whole.
-        let fits = (32..=EgressKey::BITS).contains(&self.0);
-        must::<Self>(fits, "length", self.0.into())
+        must::<Self>(self.bits <= 128, "length", self.bits.into())?;
+        // Else no look-up would ever find it.
+        let is_first = self.addr.prefix(self.bits) == self.addr;
+        must::<Self>(is_first, "address behind the prefix", self.bits.into())
+    }
+}
+
+impl Record for Lengths {
+    const NAME: &'static str = "the lengths of a policy set's prefixes";
+
+    fn check(&self) -> Result<(), Impossible> {
+        must::<Self>(self.is_sound(), "order", 0)
     }
 }
 

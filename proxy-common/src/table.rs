@@ -3,9 +3,8 @@
 
 use crate::accelerate::{Acceleration, Extent};
 use crate::addr::{Addr, Port};
-use crate::id::{NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, WorkloadId};
+use crate::id::{NetnsCookie, NetworkId, PolicySetId, WorkloadId};
 use crate::sieve::OwnAddresses;
-use crate::transport::Transport;
 
 /// Listeners a workload can have: one per local address, IPv4 and IPv6 in turn.
 pub const LISTENERS_MAX: usize = 8;
@@ -193,112 +192,6 @@ impl AddressEntry {
     }
 }
 
-/// Data part of an `EGRESS` trie key: policy set, then address. The prefix
-/// length that goes with it is 32 plus that of the 128-bit address, so an
-/// IPv4 `/24` is 32 + 96 + 24.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EgressKey {
-    /// The workload's policy set.
-    pub policy_set: PolicySetId,
-    /// The external address.
-    pub addr: Addr,
-}
-
-impl EgressKey {
-    /// Bits of a key that matches one address in one policy set.
-    pub const BITS: u32 = 32 + 128;
-}
-
-/// Value of `EGRESS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EgressEntry {
-    /// The ports that are open behind this prefix, those of every shorter
-    /// prefix that covers it included.
-    pub port_table: PortTableId,
-}
-
-/// Key of `EGRESS_PORTS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortKey {
-    /// The table.
-    pub port_table: PortTableId,
-    /// The external port.
-    pub port: Port,
-    /// A [`Transport`], as its number.
-    pub(crate) transport: u16,
-}
-
-impl PortKey {
-    /// The key of a port in one table.
-    #[inline(always)]
-    pub const fn new(port_table: PortTableId, port: Port, transport: Transport) -> Self {
-        Self {
-            port_table,
-            port,
-            transport: transport.number(),
-        }
-    }
-
-    /// Whether the port is one of `transport`.
-    pub const fn is(&self, transport: Transport) -> bool {
-        self.transport == transport.number()
-    }
-}
-
-/// What an egress rule does with a connect or a datagram to its port. In this
-/// order the wider wins; UDP knows the first two alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EgressAction {
-    /// Straight through (`tcp`, `tls`, `https`, `udp` on an address).
-    Direct,
-    /// Straight through, to a resolver: no rule says so, the daemon's settings do.
-    Resolver,
-    /// Through the proxy; allowed by address, must be HTTP (`http` on an address).
-    Http,
-    /// Through the proxy; allowed only if the request names a host whose
-    /// addresses contain the dialled one (`http` on a host name).
-    HttpByName,
-}
-
-/// Value of `EGRESS_PORTS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortEntry {
-    pub(crate) action: u32,
-    /// The rule that opened the port. For [`EgressAction::HttpByName`] one of
-    /// several: the proxy finds out which rule names the host.
-    pub rule: RuleId,
-}
-
-impl PortEntry {
-    /// The entry for `action`, opened by `rule`.
-    pub const fn new(action: EgressAction, rule: RuleId) -> Self {
-        Self {
-            action: match action {
-                EgressAction::Direct => 1,
-                EgressAction::Http => 2,
-                EgressAction::HttpByName => 3,
-                EgressAction::Resolver => 4,
-            },
-            rule,
-        }
-    }
-
-    /// What to do; the strictest for an unknown number.
-    #[inline(always)]
-    pub const fn action(&self) -> EgressAction {
-        match self.action {
-            1 => EgressAction::Direct,
-            2 => EgressAction::Http,
-            4 => EgressAction::Resolver,
-            _ => EgressAction::HttpByName,
-        }
-    }
-}
-
 /// The one value of `NODE`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -334,13 +227,12 @@ mod pod {
         )* };
     }
     use super::{
-        AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, NetnsCookie, NodeConfig,
-        PortEntry, PortKey, Workload, WorkloadId,
+        AddressEntry, AddressKey, LocalKey, NetnsCookie, NodeConfig, Workload, WorkloadId,
     };
     use crate::{
-        Beat, Ending, EndpointSlot, Enrolled, Event, Flow, FlowKey, Heard, HeardKey, Note,
-        OfferKey, Partner, Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target,
-        Told,
+        Beat, EgressEntry, EgressKey, Ending, EndpointSlot, Enrolled, Event, Flow, FlowKey, Heard,
+        HeardKey, Lengths, Note, OfferKey, Partner, Peer, PolicySetId, PortEntry, PortKey, Route,
+        RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target, Told,
     };
     pod!(
         NetnsCookie,
@@ -351,8 +243,10 @@ mod pod {
         AddressEntry,
         ServiceKey,
         ServiceEntry,
+        PolicySetId,
         EgressKey,
         EgressEntry,
+        Lengths,
         PortKey,
         PortEntry,
         NodeConfig,
@@ -384,9 +278,5 @@ const _: () = {
     assert!(size_of::<LocalKey>() == 24);
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<AddressEntry>() == 4);
-    assert!(size_of::<EgressKey>() == 20);
-    assert!(size_of::<EgressEntry>() == 4);
-    assert!(size_of::<PortKey>() == 8);
-    assert!(size_of::<PortEntry>() == 8);
     assert!(size_of::<NodeConfig>() == 24);
 };

@@ -8,7 +8,7 @@
 //! | `BEAT` | daemon, five times a second | `connect` | – |
 //! | `ENROLLED` | daemon, on enrolment | every hook | – |
 //! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
-//! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg` | daemon |
+//! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_LENGTHS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg` | daemon |
 //! | `ENDPOINTS` | daemon, on apply | `connect`, `sendmsg` | overwritten, after a grace |
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
 //! | `PENDING_TOTAL` | `sock_ops` | `connect`, `sock_ops` | – |
@@ -31,15 +31,13 @@
 //! | `COUNTERS` | every hook | daemon | – |
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{
-    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash,
-};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot,
-    Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey, NetnsCookie,
-    NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey, Seat,
-    ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
+    Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, Lengths, LocalEntry, LocalKey,
+    NetnsCookie, NodeConfig, Note, OfferKey, Partner, Peer, PolicySetId, PortEntry, PortKey, Route,
+    RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -77,7 +75,10 @@ pub static ROUTES: HashMap<RouteKey, Route, 262_144, GROWS> = HashMap::new();
 pub static ENDPOINTS: Array<EndpointSlot, 65_536> = Array::new();
 
 #[btf_map]
-pub static EGRESS: LpmTrie<EgressKey, EgressEntry, 262_144> = LpmTrie::new();
+pub static EGRESS: HashMap<EgressKey, EgressEntry, 262_144, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static EGRESS_LENGTHS: HashMap<PolicySetId, Lengths, 16_384, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static EGRESS_PORTS: HashMap<PortKey, PortEntry, 262_144, GROWS> = HashMap::new();

@@ -1,9 +1,8 @@
 //! The kernel's side of [`proxy_common::Tables`]: one map look-up each.
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
 use proxy_common::{
-    AddressEntry, AddressKey, EgressEntry, EgressKey, EndpointSlot, LocalKey, PortEntry, PortKey,
-    Route, RouteKey, ServiceEntry, ServiceKey, Tables,
+    AddressEntry, AddressKey, EgressEntry, EgressKey, EndpointSlot, Lengths, LocalKey, PolicySetId,
+    PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey, Tables,
 };
 
 use crate::maps;
@@ -41,8 +40,15 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths> {
+        // SAFETY: elements are freed after a grace period, later than this program ends.
+        unsafe { maps::EGRESS_LENGTHS.get(policy_set) }
+    }
+
+    #[inline(always)]
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
-        maps::EGRESS.get(&Key::new(EgressKey::BITS, *key)).copied()
+        // SAFETY: copied out at once, as above.
+        unsafe { maps::EGRESS.get(key) }.copied()
     }
 
     #[inline(always)]

@@ -3,17 +3,18 @@
 //!
 //! Must never differ from what the kernel holds once an apply has returned.
 
+mod egress;
+
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, Block, BlockGeneration, EgressEntry, EgressKey, EndpointSlot,
-    LocalEntry, LocalKey, NetnsCookie, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
-    ServiceKey, Tables, Workload,
+    AddressEntry, AddressKey, Block, BlockGeneration, EgressEntry, EgressKey, EndpointSlot,
+    Lengths, LocalEntry, LocalKey, NetnsCookie, PolicySetId, PortEntry, PortKey, Route, RouteKey,
+    ServiceEntry, ServiceKey, Tables, Workload,
 };
 
-/// An `EGRESS` key with its prefix length in bits, 32 to [`EgressKey::BITS`].
-pub type EgressPrefix = (u32, EgressKey);
+pub use self::egress::EgressTable;
 
 /// Every configuration map. A copy shares what is the same with its original,
 /// and comparing the two costs no more than what differs.
@@ -38,8 +39,8 @@ pub struct TableSet {
     pub named: OrdMap<Block, usize>,
     /// Slots of these blocks.
     pub slots: usize,
-    /// `EGRESS`.
-    pub egress: OrdMap<EgressPrefix, EgressEntry>,
+    /// `EGRESS` and `EGRESS_LENGTHS`.
+    pub egress: EgressTable,
     /// `EGRESS_PORTS`.
     pub egress_ports: OrdMap<PortKey, PortEntry>,
 }
@@ -133,14 +134,12 @@ impl Tables for TableSet {
         slots.get((index - block.offset) as usize).copied()
     }
 
+    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths> {
+        self.egress.lengths().get(&policy_set)
+    }
+
     fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
-        (32..=EgressKey::BITS).rev().find_map(|bits| {
-            let key = EgressKey {
-                addr: mask(key.addr, bits - 32),
-                ..*key
-            };
-            self.egress.get(&(bits, key)).copied()
-        })
+        self.egress.entries().get(key).copied()
     }
 
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry> {
@@ -148,72 +147,21 @@ impl Tables for TableSet {
     }
 }
 
-/// The first `bits` of `addr`, the rest zero.
-pub fn mask(addr: Addr, bits: u32) -> Addr {
-    let mut words = addr.words();
-    for (index, word) in (0_u32..).zip(&mut words) {
-        let kept = bits.saturating_sub(index * 32).min(32);
-        let mask = u32::MAX.checked_shl(32 - kept).unwrap_or(0);
-        *word &= mask.to_be();
-    }
-    Addr::from_words(words)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use std::cell::Cell;
     use std::net::SocketAddr;
 
     use proxy_common::{
-        AddressKind, Destination, NetworkId, PolicySetId, Port, PortTableId, RuleId, ServiceId,
-        Target, Transport, Verdict, WorkloadId, choose, decide, draw,
+        Addr, AddressKind, Destination, NetworkId, PolicySetId, Port, RuleId, ServiceId, Target,
+        Transport, Verdict, WorkloadId, choose, decide, draw,
     };
 
     use super::*;
     use crate::balance::{Blocks, Masses};
-
-    fn v4(a: u8, b: u8, c: u8, d: u8) -> Addr {
-        Ipv4Addr::new(a, b, c, d).into()
-    }
-
-    #[test]
-    fn masks_count_from_the_128_bit_front() {
-        assert_eq!(mask(v4(10, 1, 2, 3), 96 + 8), v4(10, 0, 0, 0));
-        assert_eq!(mask(v4(10, 1, 2, 3), 128), v4(10, 1, 2, 3));
-        assert_eq!(
-            mask(v4(10, 1, 2, 3), 96).to_ip(),
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        );
-        assert_eq!(mask(v4(10, 1, 2, 3), 0), Addr::UNSPECIFIED);
-    }
-
-    #[test]
-    fn the_longest_prefix_of_the_own_policy_set_wins() {
-        let key = |set, addr| EgressKey {
-            policy_set: PolicySetId(set),
-            addr,
-        };
-        let entry = |table| EgressEntry {
-            port_table: PortTableId(table),
-        };
-        let mut tables = TableSet::default();
-        tables
-            .egress
-            .insert((32 + 96 + 8, key(1, v4(10, 0, 0, 0))), entry(8));
-        tables
-            .egress
-            .insert((32 + 96 + 24, key(1, v4(10, 1, 2, 0))), entry(24));
-        tables
-            .egress
-            .insert((EgressKey::BITS, key(2, v4(10, 1, 2, 3))), entry(32));
-        assert_eq!(tables.egress(&key(1, v4(10, 1, 2, 3))), Some(entry(24)));
-        assert_eq!(tables.egress(&key(1, v4(10, 9, 2, 3))), Some(entry(8)));
-        assert_eq!(tables.egress(&key(1, v4(11, 1, 2, 3))), None);
-        assert_eq!(tables.egress(&key(2, v4(10, 1, 2, 3))), Some(entry(32)));
-    }
 
     const SERVICE: Addr = Addr::from_v4_word(0x0100_600a);
 
@@ -334,6 +282,9 @@ mod tests {
         }
         fn endpoint(&self, index: u32) -> Option<EndpointSlot> {
             self.states.last()?.endpoint(index)
+        }
+        fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
+            None
         }
         fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {
             None

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData};
 use nix::errno::Errno;
 use proxy_common::{
@@ -27,7 +26,7 @@ struct Tables {
     addresses: HashMap<MapData, AddressKey, AddressEntry>,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     endpoints: Array<MapData, EndpointSlot>,
-    egress: LpmTrie<MapData, EgressKey, EgressEntry>,
+    egress: HashMap<MapData, EgressKey, EgressEntry>,
 }
 
 /// Whose addresses are in them.
@@ -49,7 +48,7 @@ impl Tables {
             addresses: Map::HashMap(map("ADDRESSES")).try_into().unwrap(),
             services: Map::HashMap(map("SERVICES")).try_into().unwrap(),
             endpoints: Map::Array(map("ENDPOINTS")).try_into().unwrap(),
-            egress: Map::LpmTrie(map("EGRESS")).try_into().unwrap(),
+            egress: Map::HashMap(map("EGRESS")).try_into().unwrap(),
         }
     }
 
@@ -58,7 +57,7 @@ impl Tables {
         let services = self.services.keys().map(|key| key.unwrap().addr.to_ip());
         let prefixes = self.egress.keys().map(|key| {
             let key = key.unwrap();
-            (key.data().addr.to_ip(), key.prefix_len())
+            (key.addr.to_ip(), key.bits)
         });
         let mut held = Held {
             addresses: addresses.collect(),
@@ -194,7 +193,7 @@ fn much_is_written_read_back_and_removed() {
     assert_eq!(tables.endpoints(virtual_address(0)), endpoints);
     let policy_set = |tables: &Tables| {
         let key = tables.egress.keys().next().unwrap().unwrap();
-        key.data().policy_set
+        key.policy_set
     };
     let former = policy_set(&tables);
     weir.kill9().unwrap();
@@ -208,7 +207,7 @@ fn much_is_written_read_back_and_removed() {
         let key = { addresses }.find(|key| key.addr.to_ip() == virtual_address(n));
         tables.addresses.remove(&key.unwrap()).unwrap();
         let prefixes = tables.egress.keys().flatten();
-        let key = { prefixes }.find(|key| key.data().addr.to_ip() == prefix(n).0);
+        let key = { prefixes }.find(|key| key.addr.to_ip() == prefix(n).0);
         tables.egress.remove(&key.unwrap()).unwrap();
     }
     let prune = ["apply", "-f", "-", "--prune", "-l", "made=bulk"];
@@ -253,10 +252,12 @@ fn a_full_table_is_told_and_what_was_holds() {
     };
     fails("SERVICES");
     for n in u32::try_from(base.prefixes.len()).unwrap()..full {
-        let addr = stranger(n).into();
-        let policy_set = PolicySetId(u32::MAX);
-        let key = Key::new(EgressKey::BITS, EgressKey { policy_set, addr });
-        tables.egress.insert(&key, NO_PORTS, 0).unwrap();
+        let key = EgressKey {
+            policy_set: PolicySetId(u32::MAX),
+            bits: 128,
+            addr: stranger(n).into(),
+        };
+        tables.egress.insert(key, NO_PORTS, 0).unwrap();
     }
     fails("EGRESS");
     weir.apply(&bulk());

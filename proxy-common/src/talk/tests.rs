@@ -6,10 +6,10 @@ use core::net::{Ipv4Addr, SocketAddr};
 use super::*;
 use crate::addr::Destination;
 use crate::balance::{EndpointSlot, Route, RouteKey};
+use crate::egress::{EgressEntry, EgressKey, Lengths, PortEntry, PortKey};
+use crate::id::PolicySetId;
 use crate::service::{ServiceEntry, ServiceKey};
-use crate::table::{
-    AddressEntry, AddressKey, EgressEntry, EgressKey, LocalKey, PortEntry, PortKey,
-};
+use crate::table::{AddressEntry, AddressKey, LocalKey};
 
 /// Cells in plain memory.
 #[derive(Default)]
@@ -69,6 +69,9 @@ impl Tables for Slots<'_> {
             first: target(*last),
             second: target(99),
         })
+    }
+    fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
+        None
     }
     fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {
         None

@@ -14,7 +14,6 @@ use proxy_common::{Addr, EgressAction, Port, PortEntry, RuleId, Transport};
 
 use crate::config::object::{EgressProtocol, EgressRule, EgressTarget};
 use crate::snapshot::ids::PortTable;
-use crate::tables::mask;
 
 /// Bits of `::ffff:0:0/96`, in which every IPv4 address lies.
 const V4_BITS: u32 = 96;
@@ -66,10 +65,6 @@ pub struct Prefixes {
     slots: OrdMap<Key, Slot>,
     /// How many prefixes of each length there are.
     lengths: BTreeMap<u32, usize>,
-    /// Whether a prefix of IPv6 covers `::ffff:0:0/96`. That one then stands
-    /// there too, be it empty, and keeps the look-up from going on to a shorter
-    /// one: IPv4 lies within `::/0`, but a rule on IPv6 says nothing of it.
-    barrier: bool,
     /// Slots that were never compiled.
     fresh: BTreeSet<Key>,
 }
@@ -101,15 +96,6 @@ impl Prefixes {
             if let Some(rule) = after {
                 dirty.extend(self.put_in(&rule));
             }
-        }
-        let barrier = self.covers_v4();
-        if barrier != self.barrier {
-            self.barrier = barrier;
-            let v4 = key_of(any_v4());
-            if barrier {
-                self.slot(v4);
-            }
-            dirty.insert(v4);
         }
         let mut changed = Vec::new();
         let mut done = None;
@@ -170,22 +156,12 @@ impl Prefixes {
         self.slots.entry(key).or_default()
     }
 
-    /// Whether a rule on IPv6 speaks of a prefix in which IPv4 lies as bits.
-    fn covers_v4(&self) -> bool {
-        let (v4, _) = key_of(any_v4());
-        self.lengths.range(..V4_BITS).any(|(bits, _)| {
-            let slot = self.slots.get(&(v4 & network_bits(*bits), *bits));
-            slot.is_some_and(|slot| !slot.rules.is_empty())
-        })
-    }
-
     /// Compiles one prefix, after those that cover it.
     fn compile(&mut self, key: Key) -> Option<PrefixChange> {
         let slot = self.slots.get(&key)?;
         let before = slot.table.clone();
         let prefix = prefix_of(key);
-        let is_barrier = self.barrier && prefix == any_v4();
-        if slot.rules.is_empty() && slot.opened.is_empty() && !is_barrier {
+        if slot.rules.is_empty() && slot.opened.is_empty() {
             self.forget(key);
             return Some(PrefixChange {
                 prefix,
@@ -266,7 +242,7 @@ fn prefix_of((number, bits): Key) -> Prefix {
 
 /// `::ffff:0:0/96`: every IPv4 address.
 fn any_v4() -> Prefix {
-    (V4_BITS, mask(Addr::from_v4_word(0), V4_BITS))
+    (V4_BITS, Addr::from_v4_word(0))
 }
 
 /// `::/0`: every IPv6 address.
@@ -278,7 +254,7 @@ fn prefixes_of(target: &EgressTarget) -> Vec<Prefix> {
         EgressTarget::Host(_) | EgressTarget::Wildcard(_) => vec![any_v4(), ANY_V6],
         EgressTarget::Net(ip, len) => {
             let bits = u32::from(*len) + if ip.is_ipv4() { V4_BITS } else { 0 };
-            vec![(bits, mask(Addr::from(*ip), bits))]
+            vec![(bits, Addr::from(*ip).prefix(bits))]
         }
     }
 }

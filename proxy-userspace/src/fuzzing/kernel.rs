@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use aya::Pod;
 use proxy_common::{
     AddressEntry, AddressKey, EgressDefault, EgressEntry, EgressKey, Ending, EndpointSlot, Event,
-    Flow, LocalEntry, LocalKey, NetnsCookie, OnProxyDown, Peer, PortEntry, PortKey, Record, Route,
-    RouteKey, ServiceEntry, ServiceKey, Transport, Workload,
+    Flow, Lengths, LocalEntry, LocalKey, NetnsCookie, OnProxyDown, Peer, PolicySetId, PortEntry,
+    PortKey, Record, Route, RouteKey, ServiceEntry, ServiceKey, Transport, Workload,
 };
 
 use super::bytes::Bytes;
@@ -84,11 +84,13 @@ pub fn map_values(bytes: &[u8]) {
     if let Some(entry) = decoded::<ServiceEntry>(bytes) {
         let _block = entry.own_block();
     }
-    let of = Bytes::new(bytes);
-    if let (Some(length), Some(key)) = (of.value::<u32>(), of.value::<EgressKey>()) {
-        let is_sound = (length, key).check().is_ok();
-        assert!(!is_sound || length <= EgressKey::BITS);
+    if let Some(key) = decoded::<EgressKey>(bytes) {
+        assert_eq!(key.addr.prefix(key.bits), key.addr);
     }
+    if let Some(lengths) = decoded::<Lengths>(bytes) {
+        assert_eq!(lengths, Lengths::new(lengths.v4(), lengths.v6()));
+    }
+    decoded::<PolicySetId>(bytes);
     if let Some(workload) = Bytes::new(bytes).value::<Workload>() {
         let (egress, down) = (workload.egress_default(), workload.on_proxy_down());
         assert!(workload.egress_default <= 2 || egress == EgressDefault::Deny);

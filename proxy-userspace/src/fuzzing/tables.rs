@@ -1,9 +1,12 @@
 //! What the hooks read, whatever stands in their maps: they cannot refuse it.
 
+use std::sync::LazyLock;
+
 use proxy_common::{
-    AddressEntry, AddressKey, Block, Destination, EgressEntry, EgressKey, EndpointSlot, LocalEntry,
-    LocalKey, NetnsCookie, Note, PortEntry, PortKey, Route, RouteKey, ServiceEntry, ServiceKey,
-    Tables, Talking, Target, TcpState, Transport, Verdict, Workload, choose, decide,
+    AddressEntry, AddressKey, Block, Destination, EgressEntry, EgressKey, EndpointSlot, Lengths,
+    LocalEntry, LocalKey, NetnsCookie, Note, PolicySetId, PortEntry, PortKey, Route, RouteKey,
+    ServiceEntry, ServiceKey, Tables, Talking, Target, TcpState, Transport, Verdict, Workload,
+    choose, decide,
 };
 
 use super::bytes::{Bytes, Memory};
@@ -28,6 +31,11 @@ impl Tables for Bytes<'_> {
 
     fn endpoint(&self, _: u32) -> Option<EndpointSlot> {
         self.maybe()
+    }
+
+    fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
+        static EVERY: LazyLock<Lengths> = LazyLock::new(|| Lengths::new(96..=128, 0..=128));
+        self.maybe::<u8>().map(|_| &*EVERY)
     }
 
     fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {

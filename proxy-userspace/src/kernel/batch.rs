@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::AsFd as _;
 
 use aya::Pod;
-use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, MapError};
 use aya::sys::SyscallError;
 use nix::libc;
@@ -21,15 +20,13 @@ use super::link::field;
 /// Elements in one call; measured: more of them make none cheaper.
 const BATCH: usize = 256;
 
-/// Commands of bpf(2), `enum bpf_cmd`. Hash maps and arrays have them since
-/// Linux 5.6, tries since 5.13.
+/// Commands of bpf(2), `enum bpf_cmd`; since Linux 5.6.
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
 
-/// Where a reading stands, in words of the kernel: the number of the next bucket of
-/// a hash map, the last key of a trie.
-type Cursor = [u64; 8];
+/// Where a reading stands, in words of the kernel: the number of the next bucket.
+type Cursor = u64;
 
 /// The `batch` arm of `union bpf_attr`.
 #[repr(C)]
@@ -73,17 +70,6 @@ impl<K: Pod, V: Pod> Batched for HashMap<MapData, K, V> {
 }
 
 impl<K: Pod, V: Pod> Keyed for HashMap<MapData, K, V> {}
-
-impl<K: Pod, V: Pod> Batched for LpmTrie<MapData, K, V> {
-    type Key = TrieKey<K>;
-    type Value = V;
-
-    fn data(&self) -> &MapData {
-        self.map()
-    }
-}
-
-impl<K: Pod, V: Pod> Keyed for LpmTrie<MapData, K, V> {}
 
 impl<V: Pod> Batched for Array<MapData, V> {
     type Key = u32;
@@ -156,7 +142,6 @@ pub fn remove<M: Keyed>(
 
 /// All elements, in no order.
 pub fn read<M: Keyed>(map: &M) -> Elements<'_, M> {
-    const { assert!(size_of::<M::Key>() <= size_of::<Cursor>()) };
     Elements {
         map,
         keys: Vec::new(),
@@ -209,8 +194,8 @@ impl<M: Keyed> Elements<'_, M> {
             ..attr(self.map, self.room)
         };
         // SAFETY: both vectors have room for `count` elements of the sizes of the
-        // map's, and the cursor for a key or the number of a bucket; all outlive
-        // the call, and nobody else refers to them.
+        // map's, and the cursor for the number of a bucket; all outlive the call,
+        // and nobody else refers to them.
         let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
         self.stage = Stage::Amid;
         match result.as_ref().map_err(io::Error::raw_os_error) {

@@ -51,6 +51,8 @@ table_maps! {
     Endpoints = "ENDPOINTS", "endpoints", 65_536;
     /// External prefixes, for each set of workloads with the same rules.
     Egress = "EGRESS", "egress", 262_144;
+    /// Sets of workloads with the same egress rules.
+    PolicySets = "EGRESS_LENGTHS", "policySets", 16_384;
     /// Ports that are open behind them.
     EgressPorts = "EGRESS_PORTS", "egressPorts", 262_144;
     /// Connections on their way to the proxy.

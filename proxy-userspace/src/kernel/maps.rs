@@ -7,13 +7,12 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorage, SockHash};
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
-    EndpointSlot, Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, LocalEntry, LocalKey,
-    NetnsCookie, NodeConfig, Note, OfferKey, Partner, Peer, PortEntry, PortKey, Route, RouteKey,
-    Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
+    EndpointSlot, Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, Lengths, LocalEntry,
+    LocalKey, NetnsCookie, NodeConfig, Note, OfferKey, Partner, Peer, PolicySetId, PortEntry,
+    PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
 
 use super::error::KernelError;
@@ -55,7 +54,7 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
 pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 31] = [
+pub const SPECS: [MapSpec; 32] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
@@ -66,7 +65,8 @@ pub const SPECS: [MapSpec; 31] = [
     spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 65_536),
     spec::<RouteKey, Route>("ROUTES", MapType::Hash, 262_144),
     spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 65_536),
-    spec::<TrieKey<EgressKey>, EgressEntry>("EGRESS", MapType::LpmTrie, 262_144),
+    spec::<EgressKey, EgressEntry>("EGRESS", MapType::Hash, 262_144),
+    spec::<PolicySetId, Lengths>("EGRESS_LENGTHS", MapType::Hash, 16_384),
     spec::<PortKey, PortEntry>("EGRESS_PORTS", MapType::Hash, 262_144),
     spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
     spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
@@ -149,7 +149,8 @@ pub struct Maps {
     pub services: HashMap<MapData, ServiceKey, ServiceEntry>,
     pub routes: HashMap<MapData, RouteKey, Route>,
     pub endpoints: Array<MapData, EndpointSlot>,
-    pub egress: LpmTrie<MapData, EgressKey, EgressEntry>,
+    pub egress: HashMap<MapData, EgressKey, EgressEntry>,
+    pub egress_lengths: HashMap<MapData, PolicySetId, Lengths>,
     pub egress_ports: HashMap<MapData, PortKey, PortEntry>,
     pub pending: HashMap<MapData, WorkloadId, u64>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
@@ -174,6 +175,7 @@ impl Maps {
             routes: take(ebpf, "ROUTES")?,
             endpoints: take(ebpf, "ENDPOINTS")?,
             egress: take(ebpf, "EGRESS")?,
+            egress_lengths: take(ebpf, "EGRESS_LENGTHS")?,
             egress_ports: take(ebpf, "EGRESS_PORTS")?,
             pending: take(ebpf, "PENDING")?,
             flows: take(ebpf, "FLOWS")?,

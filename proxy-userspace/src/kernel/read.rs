@@ -4,18 +4,17 @@
 //! decided from it, and what is left of it by difference, would mean nothing.
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 use imbl::OrdMap;
 use proxy_common::Record;
 
 use super::batch;
 use super::error::KernelError;
 use super::maps::Maps;
-use crate::tables::TableSet;
+use crate::tables::{EgressTable, TableSet};
 
 /// Everything that is configuration.
 pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
-    let egress = batch::read(&maps.egress);
     let mut tables = TableSet {
         workloads: hash("WORKLOADS", &maps.workloads)?,
         local: hash("LOCAL", &maps.local)?,
@@ -23,10 +22,10 @@ pub fn read(maps: &Maps) -> Result<TableSet, KernelError> {
         addresses: hash("ADDRESSES", &maps.addresses)?,
         services: hash("SERVICES", &maps.services)?,
         routes: hash("ROUTES", &maps.routes)?,
-        egress: table(
-            "EGRESS",
-            egress.map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))),
-        )?,
+        egress: EgressTable::read_back(
+            hash("EGRESS", &maps.egress)?,
+            hash("EGRESS_LENGTHS", &maps.egress_lengths)?,
+        ),
         egress_ports: hash("EGRESS_PORTS", &maps.egress_ports)?,
         ..TableSet::default()
     };
@@ -39,15 +38,8 @@ where
     K: Pod + Ord + Record,
     V: Pod + Record,
 {
-    table(name, batch::read(map))
-}
-
-fn table<K: Ord + Clone + Record, V: Clone + Record>(
-    name: &'static str,
-    entries: impl Iterator<Item = Result<(K, V), MapError>>,
-) -> Result<OrdMap<K, V>, KernelError> {
     let mut table = OrdMap::new();
-    for entry in entries {
+    for entry in batch::read(map) {
         let (key, value) = entry.map_err(KernelError::map(name))?;
         let checked = key.check().and_then(|()| value.check());
         checked.map_err(|cause| KernelError::Unsound { map: name, cause })?;

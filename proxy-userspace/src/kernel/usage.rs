@@ -32,7 +32,8 @@ impl Kernel {
             TableMap::Services => tables.services.len(),
             TableMap::Routes => tables.routes.len(),
             TableMap::Endpoints => tables.slots,
-            TableMap::Egress => tables.egress.len(),
+            TableMap::Egress => tables.egress.entries().len(),
+            TableMap::PolicySets => tables.egress.lengths().len(),
             TableMap::EgressPorts => tables.egress_ports.len(),
             TableMap::Flows => self.flows_pending(),
         };

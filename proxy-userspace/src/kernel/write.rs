@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aya::maps::lpm_trie::{Key as TrieKey, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use nix::libc;
 use proxy_common::{
-    AddressEntry, AddressKey, Block, EgressEntry, EgressKey, EndpointSlot, Enrolled, LocalEntry,
-    LocalKey, NetnsCookie, NetworkId, PolicySetId, PortEntry, PortKey, Route, RouteKey,
+    AddressEntry, AddressKey, Block, EgressEntry, EgressKey, EndpointSlot, Enrolled, Lengths,
+    LocalEntry, LocalKey, NetnsCookie, NetworkId, PolicySetId, PortEntry, PortKey, Route, RouteKey,
     ServiceEntry, ServiceKey, Workload, WorkloadId,
 };
 
@@ -24,7 +23,7 @@ use super::error::KernelError;
 use super::limits::{Limits, TableMap};
 use super::maps::Maps;
 use crate::beside::both;
-use crate::tables::{EgressPrefix, TableSet};
+use crate::tables::TableSet;
 
 /// bpf(2): only if the key is not there yet.
 const BPF_NOEXIST: u64 = 1;
@@ -61,7 +60,8 @@ pub struct Changes {
     services: Diff<ServiceKey, ServiceEntry>,
     routes: Diff<RouteKey, Route>,
     blocks: Diff<Block, Arc<[EndpointSlot]>>,
-    egress: Diff<EgressPrefix, EgressEntry>,
+    egress: Diff<EgressKey, EgressEntry>,
+    lengths: Diff<PolicySetId, Lengths>,
     ports: Diff<PortKey, PortEntry>,
 }
 
@@ -76,7 +76,8 @@ impl Changes {
             services: Diff::between(&from.services, &to.services),
             routes: Diff::between(&from.routes, &to.routes),
             blocks: Diff::between(&from.blocks, &to.blocks),
-            egress: Diff::between(&from.egress, &to.egress),
+            egress: Diff::between(from.egress.entries(), to.egress.entries()),
+            lengths: Diff::between(from.egress.lengths(), to.egress.lengths()),
             ports: Diff::between(&from.egress_ports, &to.egress_ports),
         }
     }
@@ -96,7 +97,8 @@ impl Changes {
             (TableMap::Services, to.services.len() * 2),
             (TableMap::Routes, to.routes.len() * 2),
             (TableMap::Endpoints, to.slots * 2),
-            (TableMap::Egress, to.egress.len() * 2),
+            (TableMap::Egress, to.egress.entries().len() * 2),
+            (TableMap::PolicySets, to.egress.lengths().len() * 2),
             (TableMap::EgressPorts, to.egress_ports.len() * 2),
         ];
         for (map, wanted) in sizes {
@@ -158,11 +160,10 @@ fn prepare(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
         || {
             let ports = changes.ports.new.iter().chain(&changes.ports.changed);
             put(&mut maps.egress_ports, "EGRESS_PORTS", ports.copied())?;
-            let new = changes.egress.new.iter();
-            put_egress(
-                &mut maps.egress,
-                new.filter(|(prefix, _)| !plan.live_policy_sets.contains(&prefix.1.policy_set)),
-            )
+            widen_lengths(&mut maps.egress_lengths, plan)?;
+            let new = changes.egress.new.iter().copied();
+            let new = new.filter(|(key, _)| !plan.live_policy_sets.contains(&key.policy_set));
+            put(&mut maps.egress, "EGRESS", new)
         },
         || {
             write_blocks(&mut maps.endpoints, changes)?;
@@ -196,13 +197,37 @@ fn remove<M: Keyed>(
     batch::remove(map, keys).map_err(KernelError::map(name))
 }
 
-fn put_egress<'a>(
-    map: &mut LpmTrie<MapData, EgressKey, EgressEntry>,
-    entries: impl IntoIterator<Item = &'a (EgressPrefix, EgressEntry)>,
+/// Lengths are listed before a prefix has them, and as long as one had them: so each
+/// prefix comes and goes by its own element alone.
+fn widen_lengths(
+    map: &mut HashMap<MapData, PolicySetId, Lengths>,
+    plan: &Plan<'_>,
 ) -> Result<(), KernelError> {
-    let entries = entries.into_iter();
-    let entries = entries.map(|(prefix, value)| (trie_key(prefix), *value));
-    put(map, "EGRESS", entries)
+    let (changes, before) = (plan.changes, plan.from.egress.lengths());
+    let changed = changes.lengths.changed.iter().map(|(policy_set, lengths)| {
+        let all = before
+            .get(policy_set)
+            .map_or(*lengths, |old| old.union(lengths));
+        (*policy_set, all)
+    });
+    put(
+        map,
+        "EGRESS_LENGTHS",
+        changes.lengths.new.iter().copied().chain(changed),
+    )
+}
+
+/// What no prefix has any more is listed no longer.
+fn narrow_lengths(
+    map: &mut HashMap<MapData, PolicySetId, Lengths>,
+    changes: &Changes,
+) -> Result<(), KernelError> {
+    put(
+        map,
+        "EGRESS_LENGTHS",
+        changes.lengths.changed.iter().copied(),
+    )?;
+    remove(map, "EGRESS_LENGTHS", changes.lengths.gone.iter().copied())
 }
 
 /// Removes the prefixes of the policy sets that `of` picks.
@@ -211,8 +236,8 @@ fn remove_egress(
     changes: &Changes,
     of: impl Fn(PolicySetId) -> bool,
 ) -> Result<(), KernelError> {
-    let gone = changes.egress.gone.iter();
-    let gone = gone.filter(|prefix| of(prefix.1.policy_set)).map(trie_key);
+    let gone = changes.egress.gone.iter().copied();
+    let gone = gone.filter(|key| of(key.policy_set));
     remove(&mut maps.egress, "EGRESS", gone)
 }
 
@@ -285,18 +310,17 @@ fn change(maps: &mut Maps, changes: &Changes) -> Result<(), KernelError> {
     put(&mut maps.routes, "ROUTES", routes)?;
     let services = changes.services.changed.iter().copied();
     put(&mut maps.services, "SERVICES", services)?;
-    put_egress(&mut maps.egress, &changes.egress.changed)
+    let egress = changes.egress.changed.iter().copied();
+    put(&mut maps.egress, "EGRESS", egress)
 }
 
 /// Ways out for workloads that are there, then the workloads themselves: what
 /// they refer to is all there.
 fn open(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     let (from, to, changes) = (plan.from, plan.to, plan.changes);
-    let new = changes.egress.new.iter();
-    put_egress(
-        &mut maps.egress,
-        new.filter(|(prefix, _)| plan.live_policy_sets.contains(&prefix.1.policy_set)),
-    )?;
+    let new = changes.egress.new.iter().copied();
+    let new = new.filter(|(key, _)| plan.live_policy_sets.contains(&key.policy_set));
+    put(&mut maps.egress, "EGRESS", new)?;
     insert_services(
         &mut maps.addresses,
         &mut maps.services,
@@ -345,6 +369,7 @@ fn clear(maps: &mut Maps, plan: &Plan<'_>) -> Result<(), KernelError> {
     remove_egress(maps, changes, |policy_set| {
         !plan.kept_policy_sets.contains(&policy_set)
     })?;
+    narrow_lengths(&mut maps.egress_lengths, changes)?;
     let ports = changes.ports.gone.iter().copied();
     remove(&mut maps.egress_ports, "EGRESS_PORTS", ports)?;
     let routes = changes.routes.gone.iter().copied();
@@ -388,8 +413,4 @@ fn write_workload(
 /// What the workloads of `tables` refer to.
 fn all<T: Ord>(tables: &TableSet, of: impl Fn(&Workload) -> T) -> BTreeSet<T> {
     tables.workloads.values().map(of).collect()
-}
-
-fn trie_key(prefix: &EgressPrefix) -> TrieKey<EgressKey> {
-    TrieKey::new(prefix.0, prefix.1)
 }

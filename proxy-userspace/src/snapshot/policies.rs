@@ -19,7 +19,7 @@ use super::ids::{EgressIds, PolicyClass, PortTable};
 use crate::config::Objects;
 use crate::config::object::EgressRule;
 use crate::egress::policy::{NumberedRule, PrefixChange, Prefixes, RuleChange};
-use crate::tables::EgressPrefix;
+use crate::tables::EgressTable;
 
 /// The rules of one class.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Policies {
 /// What is changed while policies are brought up to date.
 pub(super) struct Into<'a> {
     pub(super) ids: &'a mut EgressIds,
-    pub(super) egress: &'a mut OrdMap<EgressPrefix, EgressEntry>,
+    pub(super) egress: &'a mut EgressTable,
     pub(super) ports: &'a mut OrdMap<PortKey, PortEntry>,
     /// Every rule, as the proxy sees it.
     pub(super) views: &'a imbl::HashMap<RuleId, Arc<EgressView>>,
@@ -137,7 +137,11 @@ impl Policies {
     fn write(&mut self, policy_set: PolicySetId, changes: Vec<PrefixChange>, into: &mut Into<'_>) {
         for change in changes {
             let (bits, addr) = change.prefix;
-            let key = (32 + bits, EgressKey { policy_set, addr });
+            let key = EgressKey {
+                policy_set,
+                bits,
+                addr,
+            };
             let old = match change.after {
                 Some(table) => {
                     let port_table = self.acquire(&table, into);

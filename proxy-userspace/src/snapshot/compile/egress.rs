@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use proxy_common::{EgressEntry, PolicySetId, PortEntry, PortKey, RuleId};
+use proxy_common::{PolicySetId, PortEntry, PortKey, RuleId};
 
 use super::edits;
 use crate::config::Objects;
@@ -17,7 +17,7 @@ use crate::egress::host::{HostName, HostPattern};
 use crate::snapshot::ids::{EgressIds, PolicyClass};
 use crate::snapshot::policies::{Into, Policies};
 use crate::snapshot::{EgressView, Snapshot};
-use crate::tables::EgressPrefix;
+use crate::tables::EgressTable;
 
 /// What compiles egress.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Egress {
 pub(super) struct Compiled {
     views: imbl::HashMap<RuleId, Arc<EgressView>>,
     policies: Policies,
-    egress: OrdMap<EgressPrefix, EgressEntry>,
+    egress: EgressTable,
     ports: OrdMap<PortKey, PortEntry>,
 }
 
