@@ -139,7 +139,7 @@ fn with_bulk(base: &Held) -> Held {
         held.addresses.extend([endpoint(n), virtual_address(n)]);
         held.services.push(virtual_address(n));
         let (address, bits) = prefix(n);
-        let above = if address.is_ipv4() { 32 + 96 } else { 32 };
+        let above = if address.is_ipv4() { 96 } else { 0 };
         held.prefixes.push((address, above + u32::from(bits)));
     }
     held.addresses.sort_unstable();
