@@ -59,7 +59,7 @@ impl Addr {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the mask")]
     pub const fn in_v4(&self, bits: u32) -> Self {
-        let mask = ((u32::MAX as u64) << (128_u32.wrapping_sub(bits) & 63)) as u32;
+        let mask = (u32::MAX as u64).wrapping_shl(128_u32.wrapping_sub(bits)) as u32;
         let [a, b, c, d] = self.words;
         Self {
             words: [a, b, c, d & mask.to_be()],
@@ -67,22 +67,28 @@ impl Addr {
     }
 
     /// The first address of the prefix of `bits` bits, at most 128, that it lies in.
+    ///
+    /// Without a branch: the hook does this in a loop, of which the verifier walks
+    /// every way.
     #[inline(always)]
     #[must_use]
-    pub const fn prefix(&self, bits: u32) -> Self {
-        let mut words = self.words;
-        let mut index = 0;
-        while index < words.len() {
-            let kept = bits.saturating_sub(32 * index as u32);
-            let mask = if kept < 32 {
-                !(u32::MAX >> kept)
-            } else {
-                u32::MAX
-            };
-            words[index] &= mask.to_be();
-            index += 1;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each shift leaves one word"
+    )]
+    pub fn prefix(&self, bits: u32) -> Self {
+        let below = |bound: i64| ((bits as i64 - bound) >> 63).cast_unsigned();
+        let [a, b, c, d] = self.words;
+        let upper = (u64::MAX.wrapping_shl(64_u32.wrapping_sub(bits)) | !below(64)) & !below(1);
+        let lower = u64::MAX.wrapping_shl(128_u32.wrapping_sub(bits)) & !below(65);
+        Self {
+            words: [
+                a & ((upper >> 32) as u32).to_be(),
+                b & (upper as u32).to_be(),
+                c & ((lower >> 32) as u32).to_be(),
+                d & (lower as u32).to_be(),
+            ],
         }
-        Self { words }
     }
 
     /// `127.0.0.0/8` or `::1`.

@@ -6,7 +6,7 @@
 
 use crate::addr::{Addr, Destination, Port};
 use crate::balance::{Block, EndpointSlot, Route, RouteKey};
-use crate::egress::{EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, longest};
+use crate::egress::{EgressAction, EgressEntry, PortEntry, PortKey};
 use crate::id::{NetnsCookie, PolicySetId, PortTableId, RuleId, ServiceId};
 use crate::service::{ServiceEntry, ServiceKey};
 use crate::table::{AddressEntry, AddressKey, AddressKind, EgressDefault, LocalKey, Workload};
@@ -132,10 +132,9 @@ pub trait Tables {
     fn route(&self, key: &RouteKey) -> Option<Route>;
     /// A slot of the endpoint array.
     fn endpoint(&self, index: u32) -> Option<EndpointSlot>;
-    /// Which lengths the egress prefixes of a policy set have.
-    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths>;
-    /// One egress prefix.
-    fn egress(&self, key: &EgressKey) -> Option<EgressEntry>;
+    /// The longest egress prefix of the policy set that covers the address: see
+    /// [`longest`](crate::longest).
+    fn egress(&self, policy_set: PolicySetId, addr: &Addr) -> Option<EgressEntry>;
     /// What a port table says of a port.
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry>;
 }
@@ -239,7 +238,7 @@ fn external<T: Tables>(
         EgressDefault::Allow => Decision::plain(Verdict::Direct, Reason::EgressAllowed),
         EgressDefault::Audit => Decision::plain(Verdict::Direct, Reason::EgressAudited),
     };
-    let Some(prefix) = longest(tables, workload.policy_set, &dst.addr) else {
+    let Some(prefix) = tables.egress(workload.policy_set, &dst.addr) else {
         return by_default;
     };
     let table = prefix.port_table;

@@ -8,7 +8,6 @@
 //! never go on to an IPv6 prefix for an IPv4 address.
 
 use crate::addr::{Addr, Port};
-use crate::decide::Tables;
 use crate::id::{PolicySetId, PortTableId, RuleId};
 use crate::transport::Transport;
 
@@ -193,9 +192,21 @@ fn listed(list: &[u8]) -> impl Iterator<Item = u32> {
     numbers.map(|number| u32::from(*number) - 1)
 }
 
+/// `EGRESS` and `EGRESS_LENGTHS`.
+pub trait Prefixes {
+    /// Which lengths the prefixes of a policy set have.
+    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths>;
+    /// What a prefix leads to.
+    fn prefix(&self, key: &EgressKey) -> Option<EgressEntry>;
+}
+
 /// The entry of the longest prefix of the policy set that covers the address.
 #[inline(always)]
-pub fn longest<T: Tables>(tables: &T, policy_set: PolicySetId, addr: &Addr) -> Option<EgressEntry> {
+pub fn longest<T: Prefixes>(
+    tables: &T,
+    policy_set: PolicySetId,
+    addr: &Addr,
+) -> Option<EgressEntry> {
     let lengths = tables.lengths(policy_set)?;
     if addr.is_v4() {
         first(tables, policy_set, &lengths.v4, |bits| addr.in_v4(bits))
@@ -206,7 +217,7 @@ pub fn longest<T: Tables>(tables: &T, policy_set: PolicySetId, addr: &Addr) -> O
 
 /// The entry of the first listed length at which the address has one.
 #[inline(always)]
-fn first<T: Tables, const N: usize>(
+fn first<T: Prefixes, const N: usize>(
     tables: &T,
     policy_set: PolicySetId,
     list: &[u8; N],
@@ -224,7 +235,7 @@ fn first<T: Tables, const N: usize>(
             bits,
             addr: prefix(bits),
         };
-        if let Some(entry) = tables.egress(&key) {
+        if let Some(entry) = tables.prefix(&key) {
             return Some(entry);
         }
         index += 1;

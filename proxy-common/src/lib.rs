@@ -32,7 +32,9 @@ pub use beat::{BEAT_AGE_MAX_NANOS, Beat};
 pub use cells::{CELLS, Cells};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
-pub use egress::{EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, longest};
+pub use egress::{
+    EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, Prefixes, longest,
+};
 pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
 pub use flow::{Event, EventKind, Flow, FlowKey};
 pub use id::{

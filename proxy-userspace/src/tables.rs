@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use proxy_common::{
-    AddressEntry, AddressKey, Block, BlockGeneration, EgressEntry, EgressKey, EndpointSlot,
-    Lengths, LocalEntry, LocalKey, NetnsCookie, PolicySetId, PortEntry, PortKey, Route, RouteKey,
-    ServiceEntry, ServiceKey, Tables, Workload,
+    Addr, AddressEntry, AddressKey, Block, BlockGeneration, EgressEntry, EndpointSlot, LocalEntry,
+    LocalKey, NetnsCookie, PolicySetId, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
+    ServiceKey, Tables, Workload, longest,
 };
 
 pub use self::egress::EgressTable;
@@ -134,12 +134,8 @@ impl Tables for TableSet {
         slots.get((index - block.offset) as usize).copied()
     }
 
-    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths> {
-        self.egress.lengths().get(&policy_set)
-    }
-
-    fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
-        self.egress.entries().get(key).copied()
+    fn egress(&self, policy_set: PolicySetId, addr: &Addr) -> Option<EgressEntry> {
+        longest(&self.egress, policy_set, addr)
     }
 
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry> {
@@ -156,7 +152,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use proxy_common::{
-        Addr, AddressKind, Destination, NetworkId, PolicySetId, Port, RuleId, ServiceId, Target,
+        AddressKind, Destination, NetworkId, PolicySetId, Port, RuleId, ServiceId, Target,
         Transport, Verdict, WorkloadId, choose, decide, draw,
     };
 
@@ -283,10 +279,7 @@ mod tests {
         fn endpoint(&self, index: u32) -> Option<EndpointSlot> {
             self.states.last()?.endpoint(index)
         }
-        fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
-            None
-        }
-        fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {
+        fn egress(&self, _: PolicySetId, _: &Addr) -> Option<EgressEntry> {
             None
         }
         fn egress_port(&self, _: &PortKey) -> Option<PortEntry> {

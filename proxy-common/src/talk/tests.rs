@@ -4,9 +4,9 @@ use core::cell::Cell;
 use core::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
-use crate::addr::Destination;
+use crate::addr::{Addr, Destination};
 use crate::balance::{EndpointSlot, Route, RouteKey};
-use crate::egress::{EgressEntry, EgressKey, Lengths, PortEntry, PortKey};
+use crate::egress::{EgressEntry, PortEntry, PortKey};
 use crate::id::PolicySetId;
 use crate::service::{ServiceEntry, ServiceKey};
 use crate::table::{AddressEntry, AddressKey, LocalKey};
@@ -70,10 +70,7 @@ impl Tables for Slots<'_> {
             second: target(99),
         })
     }
-    fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
-        None
-    }
-    fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {
+    fn egress(&self, _: PolicySetId, _: &Addr) -> Option<EgressEntry> {
         None
     }
     fn egress_port(&self, _: &PortKey) -> Option<PortEntry> {

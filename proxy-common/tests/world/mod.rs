@@ -2,22 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::LazyLock;
 
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, EgressDefault, EgressEntry, EgressKey,
-    EndpointSlot, Lengths, Listener, LocalKey, NetnsCookie, NetworkId, PolicySetId, Port,
-    PortEntry, PortKey, PortTableId, Route, RouteKey, ServiceEntry, ServiceKey, Tables, Workload,
-    WorkloadId,
+    Addr, AddressEntry, AddressKey, AddressKind, EgressDefault, EgressEntry, EndpointSlot,
+    Listener, LocalKey, NetnsCookie, NetworkId, PolicySetId, Port, PortEntry, PortKey, PortTableId,
+    Route, RouteKey, ServiceEntry, ServiceKey, Tables, Workload, WorkloadId,
 };
 
 pub const HERE: NetnsCookie = NetnsCookie(7);
 pub const NETWORK: NetworkId = NetworkId(1);
 pub const POLICY: PolicySetId = PolicySetId(3);
 pub const LISTENER: Port = Port(40_000);
-
-/// Exact addresses alone.
-static EXACT: LazyLock<Lengths> = LazyLock::new(|| Lengths::new([128], [128]));
 
 /// Tables without anything clever: exact addresses stand for prefixes.
 #[derive(Clone, Debug, Default)]
@@ -59,13 +54,9 @@ impl Tables for Plain {
         unreachable!("to decide is not to choose")
     }
 
-    fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
-        Some(&EXACT)
-    }
-
-    fn egress(&self, key: &EgressKey) -> Option<EgressEntry> {
-        let port_table = *self.egress.get(&(key.policy_set, key.addr))?;
-        (key.bits == 128).then_some(EgressEntry { port_table })
+    fn egress(&self, policy_set: PolicySetId, addr: &Addr) -> Option<EgressEntry> {
+        let port_table = *self.egress.get(&(policy_set, *addr))?;
+        Some(EgressEntry { port_table })
     }
 
     fn egress_port(&self, key: &PortKey) -> Option<PortEntry> {

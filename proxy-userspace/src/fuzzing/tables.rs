@@ -1,12 +1,9 @@
 //! What the hooks read, whatever stands in their maps: they cannot refuse it.
 
-use std::sync::LazyLock;
-
 use proxy_common::{
-    AddressEntry, AddressKey, Block, Destination, EgressEntry, EgressKey, EndpointSlot, Lengths,
-    LocalEntry, LocalKey, NetnsCookie, Note, PolicySetId, PortEntry, PortKey, Route, RouteKey,
-    ServiceEntry, ServiceKey, Tables, Talking, Target, TcpState, Transport, Verdict, Workload,
-    choose, decide,
+    Addr, AddressEntry, AddressKey, Block, Destination, EgressEntry, EndpointSlot, LocalEntry,
+    LocalKey, NetnsCookie, Note, PolicySetId, PortEntry, PortKey, Route, RouteKey, ServiceEntry,
+    ServiceKey, Tables, Talking, Target, TcpState, Transport, Verdict, Workload, choose, decide,
 };
 
 use super::bytes::{Bytes, Memory};
@@ -33,12 +30,7 @@ impl Tables for Bytes<'_> {
         self.maybe()
     }
 
-    fn lengths(&self, _: PolicySetId) -> Option<&Lengths> {
-        static EVERY: LazyLock<Lengths> = LazyLock::new(|| Lengths::new(96..=128, 0..=128));
-        self.maybe::<u8>().map(|_| &*EVERY)
-    }
-
-    fn egress(&self, _: &EgressKey) -> Option<EgressEntry> {
+    fn egress(&self, _: PolicySetId, _: &Addr) -> Option<EgressEntry> {
         self.maybe()
     }
 

@@ -204,14 +204,9 @@ impl Compiler {
         if entry.acceleration() != Acceleration::Off {
             nearby(tables, network, pod);
         }
-        for addr in pod.local() {
-            tables.local.insert(
-                LocalKey {
-                    netns,
-                    addr: Addr::from(addr.ip),
-                },
-                1,
-            );
+        for local in pod.local() {
+            let addr = Addr::from(local.ip);
+            tables.local.insert(LocalKey { netns, addr }, 1);
         }
         let mut services: Vec<_> = objects.index().inventory.services_of(workload).collect();
         services.sort_by_key(|service| &service.name);

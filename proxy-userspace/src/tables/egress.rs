@@ -5,7 +5,7 @@
 //! would find it.
 
 use imbl::OrdMap;
-use proxy_common::{EgressEntry, EgressKey, Lengths, PolicySetId};
+use proxy_common::{EgressEntry, EgressKey, Lengths, PolicySetId, Prefixes};
 
 /// A length of a policy set's prefixes, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +116,16 @@ impl EgressTable {
     }
 }
 
+impl Prefixes for EgressTable {
+    fn lengths(&self, policy_set: PolicySetId) -> Option<&Lengths> {
+        self.lengths.get(&policy_set)
+    }
+
+    fn prefix(&self, key: &EgressKey) -> Option<EgressEntry> {
+        self.entries.get(key).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -174,7 +184,7 @@ mod tests {
                 };
                 let covering = entries.iter().filter(|(key, _)| covers(key));
                 let wanted = covering.max_by_key(|(key, _)| key.bits).map(|(_, entry)| *entry);
-                prop_assert_eq!(longest(&tables, SET, &addr), wanted, "{}", addr);
+                prop_assert_eq!(longest(&tables.egress, SET, &addr), wanted, "{}", addr);
             }
             let back = EgressTable::read_back(entries.clone(), tables.egress.lengths().clone());
             prop_assert_eq!(&back, &tables.egress);

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proxy_common::{
-    EgressEntry, EgressKey, PolicySetId, PortKey, PortTableId, Tables as _, longest,
-};
+use proxy_common::{EgressEntry, EgressKey, PolicySetId, PortKey, PortTableId, Tables as _};
 
 use super::*;
 use crate::config::object::{EgressSource, ObjectName};
@@ -308,7 +306,7 @@ proptest! {
                 IpAddr::from([b.into(), 0, 0, 0, 0, 0, c.into(), u16::from(d)])
             };
             let port = Port(port);
-            let found = longest(&tables, policy_set, &ip.into())
+            let found = tables.egress(policy_set, &ip.into())
                 .and_then(|entry| {
                     let port_table = entry.port_table;
                     tables.egress_port(&PortKey::new(port_table, port, transport))
