@@ -339,8 +339,8 @@ mod pod {
     };
     use crate::{
         Beat, Ending, EndpointSlot, Enrolled, Event, Flow, FlowKey, Heard, HeardKey, Note,
-        OfferKey, Partner, Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target,
-        Told,
+        OfferKey, Older, Partner, Peer, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking,
+        Target, Told,
     };
     pod!(
         NetnsCookie,
@@ -373,6 +373,7 @@ mod pod {
         Target,
         Told,
         OfferKey,
+        Older,
         Partner,
         Seat,
     );
