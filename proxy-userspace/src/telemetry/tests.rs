@@ -204,6 +204,28 @@ fn what_the_daemon_says_of_itself_is_told() {
         ),
         (format!("weir_tcp_connections_total{tcp}}}"), 1.0),
         (
+            format!("weir_tcp_connection_duration_seconds_count{tcp}}}"),
+            1.0,
+        ),
+        (
+            format!("weir_tcp_connection_duration_seconds_sum{tcp}}}"),
+            7200.0,
+        ),
+        (
+            format!(
+                "weir_tcp_connection_duration_seconds_bucket{{le=\"3600.0\",{}}}",
+                &tcp[1..]
+            ),
+            0.0,
+        ),
+        (
+            format!(
+                "weir_tcp_connection_duration_seconds_bucket{{le=\"21600.0\",{}}}",
+                &tcp[1..]
+            ),
+            1.0,
+        ),
+        (
             format!("weir_tcp_bytes_total{tcp},direction=\"sent\"}}"),
             7.0,
         ),
