@@ -204,28 +204,6 @@ fn what_the_daemon_says_of_itself_is_told() {
         ),
         (format!("weir_tcp_connections_total{tcp}}}"), 1.0),
         (
-            format!("weir_tcp_connection_duration_seconds_count{tcp}}}"),
-            1.0,
-        ),
-        (
-            format!("weir_tcp_connection_duration_seconds_sum{tcp}}}"),
-            7200.0,
-        ),
-        (
-            format!(
-                "weir_tcp_connection_duration_seconds_bucket{{le=\"3600.0\",{}}}",
-                &tcp[1..]
-            ),
-            0.0,
-        ),
-        (
-            format!(
-                "weir_tcp_connection_duration_seconds_bucket{{le=\"21600.0\",{}}}",
-                &tcp[1..]
-            ),
-            1.0,
-        ),
-        (
             format!("weir_tcp_bytes_total{tcp},direction=\"sent\"}}"),
             7.0,
         ),
@@ -243,6 +221,25 @@ fn what_the_daemon_says_of_itself_is_told() {
         "process_open_fds",
     ] {
         assert!(value(&text, &format!("{name} ")).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn how_long_connections_lasted_is_told() {
+    let telemetry = quiet();
+    telemetry.worker().connection_closed(&connection("a", "b"));
+    let text = telemetry.metrics(Format::OpenMetrics);
+    let ends = "source=\"a\",destination=\"b\",destination_kind=\"service\",version=\"\",\
+                reason=\"upstream-connect-failed\"}";
+    for (series, expected) in [
+        ("count{", 1.0),
+        ("sum{", 7200.0),
+        ("bucket{le=\"3600.0\",", 0.0),
+        ("bucket{le=\"21600.0\",", 1.0),
+        ("bucket{le=\"+Inf\",", 1.0),
+    ] {
+        let series = format!("weir_tcp_connection_duration_seconds_{series}{ends}");
+        assert_eq!(value(&text, &series), Some(expected), "{series}\n{text}");
     }
 }
 
