@@ -47,21 +47,26 @@ impl TcpState {
 }
 
 /// What `connect` notes on the dialling socket; `getpeername` answers from it.
+///
+/// It holds for one dial. A pod that is not enrolled any more dials again without a
+/// hook that could forget it: whoever reads a note asks [`Note::is_of`] first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Note {
     /// What was dialled, and by whom.
     pub flow: Flow,
-    /// The endpoint that was chosen, if the connection is balanced.
-    pub endpoint: Addr,
-    /// Its port; 0: the connection is proxied.
-    pub endpoint_port: Port,
+    /// Where the connection was sent: the endpoint that was chosen, or weir's listener.
+    pub to: Addr,
+    /// Its port; 0: the connection has ended.
+    pub to_port: Port,
     /// Whether the peer's FIN is among the bytes that TCP counts as received.
     fin_received: u8,
     /// 1: some of the connection's bytes may be counted in `HANDED`.
     pub handed: u8,
+    /// 1: `to` is an endpoint; 0: it is weir's listener.
+    balanced: u8,
     /// Always 0.
-    pub pad2: u32,
+    pub pad2: [u8; 3],
     /// When `connect()` was called, in nanoseconds of the monotonic clock.
     pub started: u64,
     /// What was received when our FIN was acknowledged before the peer's came.
@@ -101,16 +106,17 @@ impl Payload {
 }
 
 impl Note {
-    /// The note of a connection that goes to the proxy.
+    /// The note of a connection that goes to the proxy's `listener`.
     #[inline(always)]
-    pub const fn proxied(flow: Flow) -> Self {
+    pub const fn proxied(flow: Flow, listener: Destination) -> Self {
         Self {
             flow,
-            endpoint: Addr::UNSPECIFIED,
-            endpoint_port: Port(0),
+            to: listener.addr,
+            to_port: listener.port,
             fin_received: 0,
             handed: 0,
-            pad2: 0,
+            balanced: 0,
+            pad2: [0; 3],
             started: 0,
             received_before: 0,
         }
@@ -126,29 +132,34 @@ impl Note {
         started: u64,
     ) -> Self {
         Self {
-            endpoint: endpoint.addr,
-            endpoint_port: endpoint.port,
+            balanced: 1,
             started,
-            ..Self::proxied(Flow::new(workload, dialled, decision))
+            ..Self::proxied(Flow::new(workload, dialled, decision), endpoint)
         }
     }
 
     /// Whether the connection goes to an endpoint, past the proxy.
     #[inline(always)]
     pub const fn is_balanced(&self) -> bool {
-        self.endpoint_port.0 != 0
+        self.balanced != 0
     }
 
-    /// Whether `at` is the endpoint that was chosen.
+    /// Whether it tells of a connection to `peer`, which is where the kernel sends it.
     #[inline(always)]
-    pub const fn is_endpoint(&self, at: Destination) -> bool {
-        let (own, other) = (self.endpoint.words(), at.addr.words());
-        self.is_balanced()
-            && self.endpoint_port.0 == at.port.0
+    pub const fn is_of(&self, peer: Destination) -> bool {
+        let (own, other) = (self.to.words(), peer.addr.words());
+        self.to_port.0 != 0
+            && self.to_port.0 == peer.port.0
             && own[3] == other[3]
             && own[2] == other[2]
             && own[1] == other[1]
             && own[0] == other[0]
+    }
+
+    /// The connection has ended: the note is of no other.
+    #[inline(always)]
+    pub const fn end(&mut self) {
+        self.to_port = Port(0);
     }
 
     /// Notes what a change of state, other than to CLOSE, says about FINs.

@@ -18,6 +18,7 @@ mod egress;
 mod ending;
 mod flow;
 mod id;
+mod older;
 mod record;
 mod service;
 mod sieve;
@@ -41,6 +42,7 @@ pub use id::{
     BlockGeneration, NetnsCookie, NetworkId, PolicySetId, PortTableId, RuleId, ServiceId,
     WorkloadId,
 };
+pub use older::Older;
 pub use record::{Impossible, Record};
 pub use service::{ServiceAction, ServiceEntry, ServiceKey};
 pub use sieve::{Enrolled, OwnAddresses};

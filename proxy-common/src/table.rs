@@ -231,8 +231,8 @@ mod pod {
     };
     use crate::{
         Beat, EgressEntry, EgressKey, Ending, EndpointSlot, Enrolled, Event, Flow, FlowKey, Heard,
-        HeardKey, Lengths, Note, OfferKey, Partner, Peer, PolicySetId, PortEntry, PortKey, Route,
-        RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target, Told,
+        HeardKey, Lengths, Note, OfferKey, Older, Partner, Peer, PolicySetId, PortEntry, PortKey,
+        Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Target, Told,
     };
     pod!(
         NetnsCookie,
@@ -267,6 +267,7 @@ mod pod {
         Target,
         Told,
         OfferKey,
+        Older,
         Partner,
         Seat,
     );

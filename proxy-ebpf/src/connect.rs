@@ -152,14 +152,14 @@ fn proxy(
     if let Some(counter) = over_limit(workload) {
         return Outcome::Done(refuse(counter));
     }
-    let mut note = Note::proxied(Flow::new(workload.id, dst, decision));
-    if !note::write(ctx, &mut note) {
-        return Outcome::Done(refuse(Counter::TableFull));
-    }
     let to = Destination {
         addr: listener.addr,
         port: listener.port,
     };
+    let mut note = Note::proxied(Flow::new(workload.id, dst, decision), to);
+    if !note::write(ctx, &mut note) {
+        return Outcome::Done(refuse(Counter::TableFull));
+    }
     rewrite(ctx, family, to);
     count(Counter::Proxied);
     Outcome::Done(ALLOW)

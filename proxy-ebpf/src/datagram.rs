@@ -27,7 +27,7 @@ use crate::context::{
 };
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
-use crate::{ending, event, outside};
+use crate::{ending, event, note, outside};
 
 /// Cells beside a socket's talks: its lock is held, so nobody else is at them.
 struct SocketCells(*mut [u64; CELLS]);
@@ -69,7 +69,7 @@ pub fn send(ctx: &SockAddrContext, family: Family) -> i32 {
     let dst = destination(ctx, family);
     // A socket of IPv6 whose peer is of IPv4 comes by here with each datagram
     // to that peer, which was decided on when it was dialled.
-    if is_connected(ctx) && is_endpoint_of_note(ctx, dst) {
+    if is_connected(ctx) && note::is_of(ctx, dst) {
         return ALLOW;
     }
     decided(ctx, family, Call::Send, netns, workload, dst)
@@ -153,7 +153,7 @@ fn balance(
         return nobody(ctx, netns, workload, dst, decision);
     };
     if call == Call::Connect {
-        if !note(ctx, workload, dst, decision, endpoint) {
+        if !remember(ctx, workload, dst, decision, endpoint) {
             return refuse(Counter::TableFull);
         }
         watch(ctx, netns, dialled, target);
@@ -193,7 +193,7 @@ fn cookie(ctx: &SockAddrContext) -> u64 {
 
 /// The socket's peer is to be an endpoint: `getpeername` answers from the note.
 #[inline(always)]
-fn note(
+fn remember(
     ctx: &SockAddrContext,
     workload: &Workload,
     dst: Destination,
@@ -203,7 +203,7 @@ fn note(
     // SAFETY: the helper takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut note = Note::balanced(workload.id, dst, decision, endpoint, now);
-    crate::note::write(ctx, &mut note)
+    note::write(ctx, &mut note)
 }
 
 /// No endpoint is ready for it.
@@ -255,14 +255,6 @@ fn tell(
             decision,
         ));
     }
-}
-
-/// Whether `dst` is what the socket's last `connect` was sent to.
-#[inline(always)]
-fn is_endpoint_of_note(ctx: &SockAddrContext, dst: Destination) -> bool {
-    // SAFETY: `ctx` holds a valid socket; the value lives as long as it does.
-    let note = unsafe { maps::NOTES.get_ptr_mut(ctx).as_ref() };
-    note.is_some_and(|note| note.is_endpoint(dst))
 }
 
 /// Shows the application whom it hears from under the address that it sent to.

@@ -28,8 +28,6 @@ pub fn moved(ctx: &SockOpsContext, note: &mut Note, old: TcpState, new: TcpState
         return;
     }
     match old {
-        // A socket that was reset is closed once more when the application closes it.
-        TcpState::Close => {}
         TcpState::SynSent => finish(ctx, note, Outcome::Failed, old),
         _ => finish(ctx, note, Outcome::Closed, old),
     }
@@ -63,9 +61,9 @@ fn finish(ctx: &SockOpsContext, note: &Note, outcome: Outcome, old: TcpState) {
         sent: payload.sent,
         received: payload.received,
         addr: note.flow.addr,
-        endpoint: note.endpoint,
+        endpoint: note.to,
         port: note.flow.port,
-        endpoint_port: note.endpoint_port,
+        endpoint_port: note.to_port,
         outcome: outcome.number(),
         pad: [0; 3],
         workload: note.flow.workload,

@@ -23,7 +23,9 @@ use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr::{from_mut, from_ref, null_mut};
-use proxy_common::{Addr, Counter, Flow, FlowKey, NetnsCookie, Note, Port, TcpState, WorkloadId};
+use proxy_common::{
+    Addr, Counter, Destination, Flow, FlowKey, NetnsCookie, Note, Port, TcpState, WorkloadId,
+};
 
 use crate::ending;
 use crate::maps::{self, count};
@@ -95,18 +97,26 @@ fn hand_over(key: FlowKey, flow: Flow) {
 fn moved(ctx: &SockOpsContext) {
     let old = TcpState::from_number(ctx.arg(0));
     let new = TcpState::from_number(ctx.arg(1));
-    // To be established, above all, says nothing of a connection's end.
-    if new == TcpState::Other {
+    // To be established, above all, says nothing of a connection's end; a socket that
+    // was reset is closed once more when the application closes it.
+    if new == TcpState::Other || old == TcpState::Close {
         return;
     }
-    match note(ctx) {
+    let mut note = note(ctx);
+    match &mut note {
         Some(note) if note.is_balanced() => ending::moved(ctx, note, old, new),
         _ if new == TcpState::Close => closed(ctx),
         _ => {}
     }
+    if let Some(note) = note
+        && new == TcpState::Close
+    {
+        note.end();
+    }
 }
 
-/// What `connect` noted on the socket.
+/// What `connect` noted on the socket for this very connection: a pod that was
+/// unenrolled dials past the hook that forgets an earlier dial.
 #[inline(always)]
 fn note(ctx: &SockOpsContext) -> Option<&'static mut Note> {
     let sk = socket(ctx);
@@ -115,12 +125,17 @@ fn note(ctx: &SockOpsContext) -> Option<&'static mut Note> {
     }
     // SAFETY: `sk` is a valid socket; a null value without CREATE only looks.
     // The note lives as long as the socket, which is locked here.
-    unsafe {
+    let note = unsafe {
         let map = from_ref(&maps::NOTES).cast_mut().cast();
         bpf_sk_storage_get(map, sk.cast(), null_mut(), 0)
             .cast::<Note>()
             .as_mut()
-    }
+    };
+    let peer = Destination {
+        addr: addr(ctx, End::Remote),
+        port: port(ctx, End::Remote),
+    };
+    note.filter(|note| note.is_of(peer))
 }
 
 /// The accepted socket exists: it gets the flow. Most sockets of a node are none of

@@ -36,8 +36,8 @@ use aya_ebpf::macros::btf_map;
 use proxy_common::{
     AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending, EndpointSlot,
     Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, Lengths, LocalEntry, LocalKey,
-    NetnsCookie, NodeConfig, Note, OfferKey, Partner, Peer, PolicySetId, PortEntry, PortKey, Route,
-    RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
+    NetnsCookie, NodeConfig, Note, OfferKey, Older, Partner, Peer, PolicySetId, PortEntry, PortKey,
+    Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
 };
 
 /// Configuration maps grow with what is applied; flow maps are preallocated
@@ -114,7 +114,7 @@ pub static ACCEPTED: SkStorage<Flow> = SkStorage::new();
 pub static LISTENERS: SkStorage<u32> = SkStorage::new();
 
 #[btf_map]
-pub static OLDER: HashMap<u64, NetnsCookie, 65_536, GROWS> = HashMap::new();
+pub static OLDER: HashMap<u64, Older, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static NEARBY: HashMap<AddressKey, NetnsCookie, 65_536, GROWS> = HashMap::new();

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::ptr::{from_mut, from_ref, null_mut};
-use proxy_common::Note;
+use proxy_common::{Destination, Note};
 
 use crate::context::raw;
 use crate::maps;
@@ -46,6 +46,19 @@ pub fn write(ctx: &SockAddrContext, note: &mut Note) -> bool {
         )
     };
     !stored.is_null()
+}
+
+/// What is noted on the socket. It may be of an earlier dial: see [`Note::is_of`].
+#[inline(always)]
+pub fn read(ctx: &SockAddrContext) -> Option<&'static Note> {
+    // SAFETY: `ctx` holds a valid socket; the value lives as long as it does.
+    unsafe { maps::NOTES.get_ptr_mut(ctx).as_ref() }
+}
+
+/// Whether `to` is what the socket's last `connect` was sent to.
+#[inline(always)]
+pub fn is_of(ctx: &SockAddrContext, to: Destination) -> bool {
+    read(ctx).is_some_and(|note| note.is_of(to))
 }
 
 /// A socket can dial again after `AF_UNSPEC`: what it noted then is void now. A

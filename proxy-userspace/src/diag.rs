@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::libc::{AF_INET, AF_INET6};
@@ -32,9 +32,12 @@ const MESSAGE: usize = 72;
 /// TCP states, by the kernel's numbers. A UDP socket that has a peer is established.
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
+const CLOSE: u8 = 7;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 const STATES: u32 = 1 << ESTABLISHED | 1 << SYN_SENT | 1 << CLOSE_WAIT | 1 << LISTEN;
+/// One of UDP that has no peer is closed.
+const UDP_STATES: u32 = 1 << ESTABLISHED | 1 << CLOSE;
 
 /// Room for one answer; the kernel fills at most 32 KiB.
 const BUFFER: usize = 64 * 1024;
@@ -51,6 +54,8 @@ pub struct SocketCookie(pub u64);
 pub struct Connection {
     /// The socket.
     pub cookie: SocketCookie,
+    /// Its peer; a mapped address as what it stands for.
+    pub peer: SocketAddr,
     transport: Transport,
     family: u8,
     id: [u8; ID],
@@ -73,6 +78,7 @@ impl Connection {
         }
         Self {
             cookie: SocketCookie(u64::MAX),
+            peer: addr.into(),
             transport: Transport::Udp,
             family: u8::try_from(AF_INET).unwrap_or(0),
             id,
@@ -90,8 +96,26 @@ pub struct Diag {
 pub(crate) struct Entry {
     state: u8,
     local_port: u16,
-    remote: IpAddr,
     connection: Connection,
+}
+
+impl Entry {
+    /// Whether it waits for whoever comes.
+    fn is_serving(&self) -> bool {
+        self.state == LISTEN || self.state == CLOSE
+    }
+
+    /// Its port, as far as sockets can share it on purpose only: a listener of TCP
+    /// takes both families, and ports of UDP are each family's own.
+    fn port(&self) -> (Transport, u8, u16) {
+        let Connection {
+            transport, family, ..
+        } = self.connection;
+        match transport {
+            Transport::Tcp => (transport, 0, self.local_port),
+            Transport::Udp => (transport, family, self.local_port),
+        }
+    }
 }
 
 impl Diag {
@@ -100,43 +124,37 @@ impl Diag {
         Self { socket }
     }
 
-    /// The connections that were dialled from inside to somebody else than
-    /// `own`: what came in through a listener's port is left out.
+    /// The connections of TCP, and the UDP sockets with a peer, that were dialled
+    /// from inside to somebody else than `own`: what came in through a listener's
+    /// port is left out, and so is a UDP socket that shares the port of one without
+    /// a peer, as servers open them for one client each.
     pub fn dialled(&self, own: &[IpAddr]) -> io::Result<Vec<Connection>> {
-        let mut entries = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            self.list(u8::try_from(family).unwrap_or(0), &mut entries)?;
+        let mut entries = self.list(Transport::Tcp, STATES)?;
+        match self.list(Transport::Udp, UDP_STATES) {
+            Ok(udp) => entries.extend(udp),
+            // A kernel without CONFIG_INET_UDP_DIAG: `weir status` says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        let listening: BTreeSet<u16> = entries
+        let served: BTreeSet<_> = entries
             .iter()
-            .filter(|entry| entry.state == LISTEN)
-            .map(|entry| entry.local_port)
+            .filter(|entry| entry.is_serving())
+            .map(Entry::port)
             .collect();
         let dialled = entries.into_iter().filter(|entry| {
-            entry.state != LISTEN
-                && !listening.contains(&entry.local_port)
-                && !entry.remote.is_loopback()
-                && !own.contains(&entry.remote)
+            let to = entry.connection.peer.ip();
+            !served.contains(&entry.port()) && !to.is_loopback() && !own.contains(&to)
         });
         Ok(dialled.map(|entry| entry.connection).collect())
     }
 
     /// The UDP sockets that have a peer.
     pub fn connected(&self) -> io::Result<Vec<Connection>> {
-        let mut connected = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            let udp = Asked {
-                transport: Transport::Udp,
-                family: u8::try_from(family).unwrap_or(0),
-                states: 1 << ESTABLISHED,
-            };
-            let request = request(BY_FAMILY, DUMP, udp, &[0; ID]);
-            self.dump(&request, |body| {
-                connected.extend(entry(Transport::Udp, body).map(|entry| entry.connection));
-                connected.len() <= SOCKETS_MAX
-            })?;
-        }
-        Ok(connected)
+        let connected = self.list(Transport::Udp, 1 << ESTABLISHED)?;
+        Ok(connected
+            .into_iter()
+            .map(|entry| entry.connection)
+            .collect())
     }
 
     /// Closes a connection: its owner gets ECONNABORTED, the other side of one
@@ -159,17 +177,22 @@ impl Diag {
         Err(io::ErrorKind::InvalidData.into())
     }
 
-    fn list(&self, family: u8, entries: &mut Vec<Entry>) -> io::Result<()> {
-        let tcp = Asked {
-            transport: Transport::Tcp,
-            family,
-            states: STATES,
-        };
-        let request = request(BY_FAMILY, DUMP, tcp, &[0; ID]);
-        self.dump(&request, |body| {
-            entries.extend(entry(Transport::Tcp, body));
-            entries.len() <= SOCKETS_MAX
-        })
+    /// The sockets of both families in these states.
+    fn list(&self, transport: Transport, states: u32) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let asked = Asked {
+                transport,
+                family: u8::try_from(family).unwrap_or(0),
+                states,
+            };
+            let request = request(BY_FAMILY, DUMP, asked, &[0; ID]);
+            self.dump(&request, |body| {
+                entries.extend(entry(transport, body));
+                entries.len() <= SOCKETS_MAX
+            })?;
+        }
+        Ok(entries)
     }
 
     /// Hands every answer to `take`, until that has had enough.
@@ -258,11 +281,12 @@ pub(crate) fn entry(transport: Transport, body: &[u8]) -> Option<Entry> {
     } else {
         Ipv6Addr::from(remote).to_canonical()
     };
+    let remote_port = u16::from_be_bytes([id[2], id[3]]);
     Some(Entry {
         state,
         local_port: u16::from_be_bytes([id[0], id[1]]),
-        remote,
         connection: Connection {
+            peer: SocketAddr::new(remote, remote_port),
             cookie: SocketCookie(u64::from_ne_bytes(*id[40..].first_chunk()?)),
             transport,
             family,
@@ -294,16 +318,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let port = client.local_addr().unwrap().port();
-        let mut entries = Vec::new();
-        diag()
-            .list(u8::try_from(AF_INET).unwrap(), &mut entries)
-            .unwrap();
+        let entries = diag().list(Transport::Tcp, STATES).unwrap();
         let found = entries
             .iter()
             .find(|entry| entry.local_port == port)
             .unwrap();
         assert_eq!(found.state, ESTABLISHED);
-        assert_eq!(found.remote, listener.local_addr().unwrap().ip());
+        assert_eq!(found.connection.peer, listener.local_addr().unwrap());
         assert_ne!(found.connection.cookie, SocketCookie(0));
         let own = diag().dialled(&[]).unwrap();
         let cookie = found.connection.cookie;

@@ -43,6 +43,41 @@ pub fn guarded(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
     (weir, client, server, outside)
 }
 
+/// What [`guarded`] lacks: IPv6, of the client, of the service at [`vip6`], and of port
+/// 80 of the machine outside; and that one's port 82, which answers HTTP and is open
+/// for one host name alone.
+///
+/// # Panics
+/// If something of it does not come up.
+pub fn guard_more(weir: &Weir<'_>, client: &Pod, outside: &Pod) {
+    let (pod, version) = (outside.name().to_owned(), "v1".to_owned());
+    for at in [
+        outside.at6(80),
+        outside.at6(81),
+        outside.at(82),
+        outside.at6(82),
+    ] {
+        let (pod, version) = (pod.clone(), version.clone());
+        let served = outside.agent().serve(at, Service::Http { pod, version });
+        served.expect("the port is free");
+    }
+    weir.enroll_found(client, &["app=c"]);
+    let both = format!("{}, '{}'", vip().ip(), vip6().ip());
+    weir.apply(&service(
+        "web",
+        both,
+        "web",
+        &["port: 80, targetPort: 8080"],
+    ));
+    weir.apply(&egress_rule("six", outside.ip6(), &[(80, "http")], ""));
+    weir.apply(&egress_rule("named", "example.test", &[(82, "http")], ""));
+}
+
+/// Where [`guard_more`] has the service `web` too.
+pub fn vip6() -> SocketAddr {
+    SocketAddr::from(([0xfd00, 0x96, 0, 0, 0, 0, 0, 1], 80))
+}
+
 /// The status of one request.
 ///
 /// # Errors

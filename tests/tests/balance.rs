@@ -14,6 +14,10 @@ fn vip() -> SocketAddr {
     "10.96.0.1:80".parse().unwrap()
 }
 
+fn vip6() -> SocketAddr {
+    "[fd00:96::1]:80".parse().unwrap()
+}
+
 /// A client, and a service `s` with a port declared `tcp` on two endpoints that
 /// answer with `v1` and `v2`.
 fn mesh(node: &Node) -> (Weir<'_>, Pod, [Pod; 2]) {
@@ -22,10 +26,10 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, [Pod; 2]) {
     for (pod, version) in [(&one, "v1"), (&two, "v2")] {
         endpoint(&weir, pod, version);
     }
-    weir.enroll(&client, &["app=c"]);
+    weir.enroll_found(&client, &["app=c"]);
     weir.apply(&service(
         "s",
-        "10.96.0.1",
+        "10.96.0.1, 'fd00:96::1'",
         "s",
         &["name: tcp, port: 80, targetPort: 8000"],
     ));
@@ -33,11 +37,16 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, [Pod; 2]) {
 }
 
 fn endpoint(weir: &Weir<'_>, pod: &Pod, version: &str) {
-    let what = Service::Whoami {
-        name: version.into(),
-    };
-    pod.agent().serve(pod.at(8000), what).unwrap();
-    weir.enroll(pod, &["app=s", &format!("version={version}")]);
+    serve(pod, version);
+    weir.enroll_found(pod, &["app=s", &format!("version={version}")]);
+}
+
+/// The pod answers with this name, over each family by itself.
+fn serve(pod: &Pod, name: &str) {
+    for at in [pod.at(8000), pod.at6(8000)] {
+        let what = Service::Whoami { name: name.into() };
+        pod.agent().serve(at, what).unwrap();
+    }
 }
 
 /// Who answered one connection, and whom it saw.
@@ -55,11 +64,11 @@ fn ask(agent: &Agent) -> Result<(String, SocketAddr), Fault> {
 
 /// `count` connections, some at a time: how many each endpoint answered, and
 /// how many were refused, as `refused`.
-fn spread(client: &Pod, count: usize) -> BTreeMap<String, u64> {
+fn spread(client: &Pod, to: SocketAddr, count: usize) -> BTreeMap<String, u64> {
     let mut answers = BTreeMap::new();
     for begin in (0..count).step_by(100) {
         let dial = Dial {
-            to: vip(),
+            to,
             from_port: None,
             send: "x\n".into(),
         };
@@ -106,15 +115,19 @@ fn patch_ready(weir: &Weir<'_>, pod: &Pod, ready: bool) {
 fn connections_are_spread_by_weight() {
     let node = Node::new().unwrap();
     let (weir, client, [_one, _two]) = mesh(&node);
-    assert_spread(&spread(&client, 1000), &[("v1", 50.0), ("v2", 50.0)]);
+    for to in [vip(), vip6()] {
+        let halves = [("v1", 50.0), ("v2", 50.0)];
+        assert_spread(&spread(&client, to, 1000), &halves);
+    }
     let third = node.pod("third").unwrap();
-    let what = Service::Whoami { name: "v2b".into() };
-    third.agent().serve(third.at(8000), what).unwrap();
-    weir.enroll(&third, &["app=s", "version=v2"]);
+    serve(&third, "v2b");
+    weir.enroll_found(&third, &["app=s", "version=v2"]);
     weir.apply(&route_rule("s", "s", &[("v1", 30), ("v2", 70)], ""));
     let shares = [("v1", 30.0), ("v2", 35.0), ("v2b", 35.0)];
-    assert_spread(&spread(&client, 2000), &shares);
-    assert_eq!(outcome(&weir, "balanced"), 3000);
+    for to in [vip(), vip6()] {
+        assert_spread(&spread(&client, to, 2000), &shares);
+    }
+    assert_eq!(outcome(&weir, "balanced"), 6000);
     assert_eq!(weir.metrics().count("weir_flow_misses_total", &[]), 0);
 }
 
@@ -169,7 +182,7 @@ fn rules_tell_sources_apart() {
     for _ in 0..20 {
         assert_eq!(ask(client.agent()).unwrap().0, "v2");
     }
-    assert_eq!(spread(&other, 100).len(), 2, "no rule holds for it");
+    assert_eq!(spread(&other, vip(), 100).len(), 2, "no rule holds for it");
     weir.apply(&route_rule("rest", "s", &[("v1", 100)], ""));
     let late = node.pod("late").unwrap();
     weir.enroll(&late, &["app=c"]);
@@ -190,7 +203,7 @@ fn a_share_without_endpoint_is_refused() {
     let node = Node::new().unwrap();
     let (weir, client, [_one, _two]) = mesh(&node);
     weir.apply(&route_rule("s", "s", &[("v1", 75), ("v9", 25)], ""));
-    let found = spread(&client, 1000);
+    let found = spread(&client, vip(), 1000);
     assert_spread(&found, &[("v1", 75.0), ("refused", 25.0)]);
     assert_eq!(outcome(&weir, "no_endpoint"), found["refused"]);
     let labels = [("reason", "no-endpoint"), ("destination", "default/s")];
@@ -317,12 +330,15 @@ fn balancing_goes_on_without_the_daemon() {
     assert!(asked > 20, "{asked}");
     // What ended while nobody read is told by the next daemon.
     weir.kill9().unwrap();
-    assert_spread(&spread(&client, 500), &[("v1", 50.0), ("v2", 50.0)]);
+    for to in [vip(), vip6()] {
+        let halves = [("v1", 50.0), ("v2", 50.0)];
+        assert_spread(&spread(&client, to, 500), &halves);
+    }
     weir.launch().unwrap();
     eventually("the connections are told", Duration::from_secs(3), || {
         let labels = [("destination", "default/s"), ("reason", "")];
         match weir.metrics().count("weir_tcp_connections_total", &labels) {
-            told if told >= 500 => Ok(()),
+            told if told >= 1000 => Ok(()),
             told => Err(format!("{told}")),
         }
     });

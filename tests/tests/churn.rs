@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::{Load, Service};
@@ -17,6 +18,9 @@ const TURNS: usize = 2;
 
 /// How often the client's rules are other ones, in each turn.
 const RELABELLED: usize = 40;
+
+/// How often the daemon is killed, and started again.
+const KILLS: usize = 4;
 
 type Outcomes = BTreeMap<String, u64>;
 
@@ -262,4 +266,64 @@ fn a_pod_at_work_comes_and_goes_without_a_refused_connect() {
     for outcomes in outcomes {
         assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["OK"], "{outcomes:?}");
     }
+}
+
+/// Killed and started again under load: what goes straight, what is balanced and what
+/// is denied are so in every moment, of both families.
+#[test]
+fn policy_holds_over_every_kill_and_takeover() {
+    let node = Node::new().unwrap();
+    let mut weir = Weir::start(&node).unwrap();
+    let [client, server] = node.pods(["client", "server"]).unwrap();
+    let outside = node.outside("outside").unwrap();
+    for (pod, port) in [(&server, 8000), (&outside, 7000), (&outside, 7009)] {
+        let name = pod.name().to_owned();
+        let all = SocketAddr::new("::".parse().unwrap(), port);
+        let what = Service::Whoami { name };
+        pod.agent().serve(all, what).unwrap();
+    }
+    weir.enroll_found(&server, &["app=web"]);
+    weir.enroll_found(&client, &["app=c"]);
+    let six: SocketAddr = "[fd00:96::1]:81".parse().unwrap();
+    weir.apply(&web_service(
+        &format!("{}, '{}'", vip().ip(), six.ip()),
+        &[],
+    ));
+    weir.apply(&egress_rule("four", outside.ip(), &[(7000, "tcp")], ""));
+    weir.apply(&egress_rule("six", outside.ip6(), &[(7000, "tcp")], ""));
+    let targets = [
+        (server.at(8000), "OK"),
+        (server.at6(8000), "OK"),
+        (outside.at(7000), "OK"),
+        (outside.at6(7000), "OK"),
+        (web(81), "OK"),
+        (six, "OK"),
+        (outside.at(7009), "EPERM"),
+        (outside.at6(7009), "EPERM"),
+    ];
+    let agents = targets.map(|_| client.new_agent().unwrap());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let is_over = &is_over;
+        let hammers: Vec<_> = targets
+            .iter()
+            .zip(&agents)
+            .map(|((addr, _), agent)| scope.spawn(move || hammered(agent, *addr, is_over)))
+            .collect();
+        let over = Over(is_over);
+        for _ in 0..KILLS {
+            weir.kill9().unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            weir.launch().unwrap();
+        }
+        drop(over);
+        for ((addr, outcome), hammer) in targets.iter().zip(hammers) {
+            let outcomes = hammer.join().unwrap();
+            assert_eq!(
+                outcomes.keys().collect::<Vec<_>>(),
+                [outcome],
+                "{addr}: {outcomes:?}"
+            );
+        }
+    });
 }

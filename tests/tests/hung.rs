@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use testbed::agent::proto::Service;
 use testbed::docs::{mesh_config, service};
-use testbed::mesh::{get, guarded, refused, vip};
+use testbed::mesh::{get, guard_more, guarded, refused, vip, vip6};
 use testbed::{Fault, Node, Pod, Sock, Weir, eventually};
 
 /// How often a start is interrupted.
@@ -44,6 +44,7 @@ fn recovers(client: &Pod) {
 fn a_hung_daemon_is_as_good_as_none() {
     let node = Node::new().unwrap();
     let (mut weir, client, server, outside) = guarded(&node);
+    guard_more(&weir, &client, &outside);
     assert_eq!(get(&client, vip()).unwrap(), 200);
     weir.signal(Signal::SIGSTOP).unwrap();
     std::thread::sleep(Duration::from_millis(1_100));
@@ -62,11 +63,15 @@ fn a_hung_daemon_is_as_good_as_none() {
     weir.apply(&mesh_config("onProxyDown: open"));
     weir.signal(Signal::SIGSTOP).unwrap();
     std::thread::sleep(Duration::from_millis(1_100));
-    assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
-    refused(get(&client, outside.at(81)), Errno::EPERM);
+    for at in [Pod::at, Pod::at6] {
+        assert_eq!(get(&client, at(&outside, 80)).unwrap(), 200);
+        refused(get(&client, at(&outside, 81)), Errno::EPERM);
+        // What a name opens is nobody's to look at.
+        refused(get(&client, at(&outside, 82)), Errno::ECONNREFUSED);
+    }
     weir.signal(Signal::SIGCONT).unwrap();
     // An answer takes a worker, and so does a beat.
-    assert_eq!(outcomes(&weir, "proxy_hung_open"), 1);
+    assert_eq!(outcomes(&weir, "proxy_hung_open"), 2);
     std::thread::sleep(Duration::from_millis(500));
     recovers(&client);
 }
@@ -188,4 +193,67 @@ fn a_start_may_be_cut_off_anywhere() {
     assert_eq!(get(&client, vip()).unwrap(), 200);
     assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
     refused(get(&client, outside.at(81)), Errno::EPERM);
+}
+
+/// What nobody governs meets, and what weir makes of it: every target of the client.
+fn is_governed(client: &Pod, outside: &Pod) -> Vec<(SocketAddr, bool)> {
+    let met = |at: SocketAddr, wanted: Errno| {
+        // A dead daemon's listeners go a moment after it.
+        let is_governed = eventually("an end", Duration::from_secs(2), || match get(client, at) {
+            Ok(200) => Ok(false),
+            Err(fault) if fault.is(wanted) => Ok(true),
+            Err(fault) if fault.is(Errno::ENETUNREACH) => Ok(false),
+            other => Err(format!("{at}: {other:?}")),
+        });
+        (at, is_governed)
+    };
+    let mut all = Vec::new();
+    for at in [Pod::at, Pod::at6] {
+        all.push(met(at(outside, 80), Errno::ECONNREFUSED));
+        all.push(met(at(outside, 81), Errno::EPERM));
+        all.push(met(at(outside, 82), Errno::ECONNREFUSED));
+    }
+    all.extend([vip(), vip6()].map(|at| met(at, Errno::ECONNREFUSED)));
+    all
+}
+
+/// The first start after a reboot, killed at any moment: no target is governed while
+/// another is not, and the next start governs all.
+#[test]
+fn a_first_start_may_be_cut_off_anywhere() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, server, outside) = guarded(&node);
+    guard_more(&weir, &client, &outside);
+    // Pins are gone after a reboot, the state is not.
+    let unpin = || {
+        let pins = node.bpffs().join("weir");
+        if pins.exists() {
+            std::fs::remove_dir_all(pins).unwrap();
+        }
+    };
+    weir.kill9().unwrap();
+    unpin();
+    let whole = Instant::now();
+    weir.launch().unwrap();
+    let whole = whole.elapsed();
+    weir.kill9().unwrap();
+    let mut found = [0, 0];
+    for turn in 0..STARTS {
+        unpin();
+        weir.launch_and_kill(whole * turn * 6 / (STARTS * 5))
+            .unwrap();
+        let all = is_governed(&client, &outside);
+        let governed = all.iter().filter(|(_, is_governed)| *is_governed).count();
+        assert!(governed == 0 || governed == all.len(), "{turn}: {all:?}");
+        found[usize::from(governed > 0)] += 1;
+        assert_eq!(get(&client, server.at(8080)).unwrap(), 200, "{turn}");
+    }
+    assert!(found.iter().all(|count| *count > 0), "{found:?}");
+    weir.launch().unwrap();
+    for at in [vip(), vip6(), outside.at(80), outside.at6(80)] {
+        assert_eq!(get(&client, at).unwrap(), 200);
+    }
+    for at in [outside.at(81), outside.at6(81)] {
+        refused(get(&client, at), Errno::EPERM);
+    }
 }

@@ -10,8 +10,8 @@ use proxy_common::{AddressEntry, AddressKey};
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::SockOption;
 use testbed::docs::{mesh_config, service};
-use testbed::mesh::{get, guarded, refused, vip};
-use testbed::{Node, Weir, eventually};
+use testbed::mesh::{get, guard_more, guarded, refused, vip, vip6};
+use testbed::{Node, Pod, Weir, eventually};
 
 fn generation(weir: &Weir<'_>) -> u64 {
     weir.json(&["status"])["generation"].as_u64().unwrap()
@@ -124,57 +124,67 @@ fn policy_outlives_a_killed_daemon() {
     );
 }
 
-/// With `onProxyDown: open` what was only to be looked at goes straight through, counted.
+/// With `onProxyDown: open` what was only to be looked at goes straight through, counted;
+/// what a name opens does not, as nobody looks at it.
 #[test]
 fn a_workload_may_be_open_while_the_proxy_is_down() {
     let node = Node::new().unwrap();
     let (mut weir, client, _server, outside) = guarded(&node);
+    guard_more(&weir, &client, &outside);
     weir.apply(&mesh_config("onProxyDown: open"));
     weir.kill9().unwrap();
-    assert_eq!(get(&client, outside.at(80)).unwrap(), 200);
-    refused(get(&client, outside.at(81)), Errno::EPERM);
+    for at in [Pod::at, Pod::at6] {
+        assert_eq!(get(&client, at(&outside, 80)).unwrap(), 200);
+        refused(get(&client, at(&outside, 81)), Errno::EPERM);
+        refused(get(&client, at(&outside, 82)), Errno::ECONNREFUSED);
+    }
     weir.launch().unwrap();
     let metrics = weir.metrics();
-    assert_eq!(
-        metrics.count(
-            "weir_kernel_connects_total",
-            &[("outcome", "proxy_down_open")]
-        ),
-        1
-    );
+    for outcome in ["proxy_down_open", "proxy_down_closed"] {
+        let labels = [("outcome", outcome)];
+        let count = metrics.count("weir_kernel_connects_total", &labels);
+        assert_eq!(count, 2, "{outcome}");
+    }
 }
 
 /// Whoever takes the dead daemon's port is not taken for weir.
 #[test]
 fn a_pod_cannot_pose_as_the_dead_daemon() {
     let node = Node::new().unwrap();
-    let (mut weir, client, _server, _outside) = guarded(&node);
+    let (mut weir, client, _server, outside) = guarded(&node);
+    guard_more(&weir, &client, &outside);
     let status = weir.json(&["status"]);
     let listeners = status["dataplane"]["listeners"].as_array().unwrap();
-    let addresses = listeners
+    let addresses: Vec<SocketAddr> = listeners
         .iter()
-        .map(|listener| listener["address"].as_str().unwrap());
-    let own = format!("{}:", client.ip());
-    let mut addresses = addresses.filter(|address| address.starts_with(&own));
-    let at: SocketAddr = addresses.next().unwrap().parse().unwrap();
+        .map(|listener| listener["address"].as_str().unwrap().parse().unwrap())
+        .collect();
+    let of = |ip| *addresses.iter().find(|at| at.ip() == ip).unwrap();
+    let listeners = [client.ip(), client.ip6()].map(of);
     weir.kill9().unwrap();
-    let fault = client
-        .agent()
-        .listen(at, 16)
-        .err()
-        .expect("the port is weir's");
-    assert!(fault.is(Errno::EPERM), "{fault}");
-    // Somebody who is none of the pod's processes gets it, but no connect.
     let intruder = node.intruder(&client).unwrap();
-    let impostor = intruder.tcp4().unwrap();
-    // What the dead one's connections left on the port does not stop this.
-    impostor.set(SockOption::ReusePort).unwrap();
-    impostor.bind(at).unwrap();
-    impostor.listen(16).unwrap();
-    refused(get(&client, vip()), Errno::ECONNREFUSED);
-    drop(impostor);
+    for (at, dialled) in listeners.into_iter().zip([vip(), vip6()]) {
+        let fault = client
+            .agent()
+            .listen(at, 16)
+            .err()
+            .expect("the port is weir's");
+        assert!(fault.is(Errno::EPERM), "{fault}");
+        // Somebody who is none of the pod's processes gets it, but no connect.
+        let impostor = if at.is_ipv4() {
+            intruder.tcp4().unwrap()
+        } else {
+            intruder.tcp6().unwrap()
+        };
+        // What the dead one's connections left on the port does not stop this.
+        impostor.set(SockOption::ReusePort).unwrap();
+        impostor.bind(at).unwrap();
+        impostor.listen(16).unwrap();
+        refused(get(&client, dialled), Errno::ECONNREFUSED);
+    }
     weir.launch().unwrap();
     assert_eq!(get(&client, vip()).unwrap(), 200);
+    assert_eq!(get(&client, vip6()).unwrap(), 200);
 }
 
 /// A stored workload whose namespace is gone is reported and left out.

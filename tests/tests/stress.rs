@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use aya::maps::{HashMap, Map, MapData};
-use proxy_common::{Flow, FlowKey};
+use aya::maps::{Array, HashMap, Map, MapData};
+use proxy_common::{Flow, FlowKey, WorkloadId};
 use testbed::agent::proto::Service;
 use testbed::docs::service;
 use testbed::{Node, Pod, Weir};
@@ -20,6 +20,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// A service port that is the proxy's.
 fn proxied() -> SocketAddr {
     SocketAddr::from(([10, 96, 0, 1], 80))
+}
+
+/// The same over IPv6.
+fn proxied6() -> SocketAddr {
+    SocketAddr::from(([0xfd00, 0x96, 0, 0, 0, 0, 0, 1], 80))
 }
 
 /// One that the kernel balances.
@@ -34,7 +39,7 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
     server
         .agent()
         .serve(
-            server.at(8080),
+            SocketAddr::from(([0; 16], 8080)),
             Service::Whoami {
                 name: "server".into(),
             },
@@ -42,24 +47,30 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
         .unwrap();
     weir.apply(&service(
         "web",
-        proxied().ip(),
+        format!("{}, '{}'", proxied().ip(), proxied6().ip()),
         "web",
         &[
             "port: 80, targetPort: 8080",
             "port: 81, targetPort: 8080, appProtocol: tcp",
         ],
     ));
-    weir.enroll(&client, &["app=client"]);
-    weir.enroll(&server, &["app=web"]);
+    weir.enroll_found(&client, &["app=client"]);
+    weir.enroll_found(&server, &["app=web"]);
     (weir, client, server)
 }
 
-/// Entries of `FLOWS`, read from its pin.
-fn pending_flows(node: &Node) -> usize {
-    let pin = node.bpffs().join("weir/maps/FLOWS");
-    let map = Map::HashMap(MapData::from_pin(pin).unwrap());
-    let flows: HashMap<_, FlowKey, Flow> = HashMap::try_from(map).unwrap();
-    flows.keys().count()
+/// What is pending: entries of `FLOWS`, and what is counted of them for each
+/// workload and for the node; all read from their pins.
+fn pending(node: &Node) -> (usize, Vec<u64>, u64) {
+    let map = |name| {
+        let pin = node.bpffs().join("weir/maps").join(name);
+        MapData::from_pin(pin).unwrap()
+    };
+    let flows: HashMap<_, FlowKey, Flow> = Map::HashMap(map("FLOWS")).try_into().unwrap();
+    let own: HashMap<_, WorkloadId, u64> = Map::HashMap(map("PENDING")).try_into().unwrap();
+    let total: Array<_, u64> = Map::Array(map("PENDING_TOTAL")).try_into().unwrap();
+    let own = own.iter().map(|entry| entry.unwrap().1).collect();
+    (flows.keys().count(), own, total.get(&0, 0).unwrap())
 }
 
 fn descriptors(weir: &Weir<'_>) -> usize {
@@ -92,11 +103,12 @@ fn short_connections_leave_nothing_behind() {
     hammered(&client, server.at(8080), "OK");
     hammered(&client, balanced(), "OK");
     hammered(&client, proxied(), "OK");
+    hammered(&client, proxied6(), "OK");
     testbed::eventually("nothing is left", SETTLE, || {
-        let left = (pending_flows(&node), descriptors(&weir));
-        (left == (0, before))
+        let (pending, descriptors) = (pending(&node), descriptors(&weir));
+        (pending == (0, vec![0; 2], 0) && descriptors == before)
             .then_some(())
-            .ok_or_else(|| format!("flows and descriptors: {left:?}, not (0, {before})"))
+            .ok_or_else(|| format!("pending {pending:?}, descriptors {descriptors} of {before}"))
     });
     let metrics = weir.metrics();
     assert_eq!(metrics.count("weir_flow_misses_total", &[]), 0);

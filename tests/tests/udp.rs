@@ -74,10 +74,10 @@ fn patch_ready(weir: &Weir<'_>, pod: &Pod, ready: bool) {
 }
 
 /// Waits for one of the service's endpoints to be this socket's peer.
-fn connected_to<'a>(client: &'a Pod, version: &str) -> Sock<'a> {
+fn connected_to<'a>(client: &'a Pod, to: SocketAddr, version: &str) -> Sock<'a> {
     for _ in 0..64 {
-        let sock = client.agent().udp4().unwrap();
-        sock.connect(addr(VIP)).unwrap();
+        let sock = socket(client.agent(), to);
+        sock.connect(to).unwrap();
         if ask_peer(&sock).unwrap() == version {
             return sock;
         }
@@ -252,33 +252,46 @@ fn connected_sockets_are_woken_when_their_endpoint_dies() {
     let (weir, client, [one, two]) = mesh(&node);
     let status = weir.ok(&["status"]);
     assert!(status.contains("dead endpoints are woken"), "{status}");
-    let to_one = connected_to(&client, "v1");
-    let to_two = connected_to(&client, "v2");
+    let all = [VIP, VIP6, MAPPED].map(addr);
+    let to_one = all.map(|to| (connected_to(&client, to, "v1"), to));
+    let to_two = all.map(|to| connected_to(&client, to, "v2"));
     let straight = client.agent().udp4().unwrap();
     straight.connect(one.at(5300)).unwrap();
     assert_eq!(ask_peer(&straight).unwrap(), "v1");
     weir.ok(&["delete", "workload", "one"]);
-    let fault = to_one.recv(1).unwrap_err();
-    assert!(fault.is(Errno::ECONNABORTED), "{fault}");
-    assert_eq!(ask_peer(&to_two).unwrap(), "v2");
+    for (sock, to) in &to_one {
+        let fault = sock.recv(1).unwrap_err();
+        assert!(fault.is(Errno::ECONNABORTED), "{to}: {fault}");
+    }
+    for sock in &to_two {
+        assert_eq!(ask_peer(sock).unwrap(), "v2");
+    }
     assert_eq!(
         ask_peer(&straight).unwrap(),
         "v1",
         "weir did not send it there"
     );
-    // The socket is as good as new.
-    to_one.connect(addr(VIP)).unwrap();
-    assert_eq!(ask_peer(&to_one).unwrap(), "v2");
+    // The sockets are as good as new.
+    for (sock, to) in &to_one {
+        sock.connect(*to).unwrap();
+        assert_eq!(ask_peer(sock).unwrap(), "v2");
+    }
     // Not ready: what is under way gets its time.
     patch_ready(&weir, &two, false);
-    assert_eq!(ask_peer(&to_two).unwrap(), "v2");
-    let fault = to_two.recv(1).unwrap_err();
-    assert!(fault.is(Errno::ECONNABORTED), "{fault}");
+    for sock in &to_two {
+        assert_eq!(ask_peer(sock).unwrap(), "v2");
+    }
+    for sock in &to_two {
+        let fault = sock.recv(1).unwrap_err();
+        assert!(fault.is(Errno::ECONNABORTED), "{fault}");
+    }
     patch_ready(&weir, &two, true);
-    let last = connected_to(&client, "v2");
+    let last = all.map(|to| connected_to(&client, to, "v2"));
     weir.ok(&["delete", "service", "s"]);
-    let fault = last.recv(1).unwrap_err();
-    assert!(fault.is(Errno::ECONNABORTED), "{fault}");
+    for sock in last {
+        let fault = sock.recv(1).unwrap_err();
+        assert!(fault.is(Errno::ECONNABORTED), "{fault}");
+    }
 }
 
 /// A daemon that comes back wakes those whose endpoint died while it was away,
@@ -287,7 +300,7 @@ fn connected_sockets_are_woken_when_their_endpoint_dies() {
 fn balance_needs_no_daemon() {
     let node = Node::new().unwrap();
     let (mut weir, client, [_one, _two]) = mesh(&node);
-    let before = connected_to(&client, "v1");
+    let before = connected_to(&client, addr(VIP), "v1");
     weir.kill9().unwrap();
     assert_eq!(ask_peer(&before).unwrap(), "v1");
     for to in [VIP, VIP6, MAPPED].map(addr) {

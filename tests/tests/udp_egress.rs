@@ -1,9 +1,11 @@
 //! UDP to what is outside: the rules of egress hold for every datagram.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use testbed::agent::HttpRequest;
 use testbed::agent::proto::Service;
 use testbed::docs::{egress_rule, mesh_config, service};
 use testbed::{Fault, Node, Pod, Sock, Weir, WeirOptions, eventually};
@@ -169,34 +171,60 @@ fn what_is_not_denied_passes() {
 /// The resolvers that weir asks are open on their port, over both transports.
 #[test]
 fn the_resolvers_are_open() {
-    let node = Node::new().unwrap();
-    let args = |near: &Pod| vec!["--resolver".into(), near.ip().to_string()];
-    let (weir, client, [pod, far]) = mesh_with(&node, args);
-    let near = pod.at(53);
-    let what = Service::Whoami { name: "tcp".into() };
-    pod.agent().serve(near, what).unwrap();
-    is_open(&client, near);
-    drop(client.agent().dial(near).unwrap());
-    for closed in [pod.at(7000), far.at(53)] {
-        is_denied(&client, closed);
+    for (at, other) in [
+        (
+            Pod::at as fn(&Pod, u16) -> SocketAddr,
+            Pod::at6 as fn(&Pod, u16) -> SocketAddr,
+        ),
+        (Pod::at6, Pod::at),
+    ] {
+        let node = Node::new().unwrap();
+        let args = |near: &Pod| vec!["--resolver".into(), at(near, 53).ip().to_string()];
+        let (weir, client, [pod, far]) = mesh_with(&node, args);
+        let near = at(&pod, 53);
+        let what = Service::Whoami { name: "tcp".into() };
+        pod.agent().serve(near, what).unwrap();
+        is_open(&client, near);
+        drop(client.agent().dial(near).unwrap());
+        for closed in [at(&pod, 7000), at(&far, 53), other(&pod, 53)] {
+            is_denied(&client, closed);
+        }
+        let said = weir.json(&["explain", "client", &format!("{near}/udp")]);
+        assert_eq!(said["reason"], "resolver", "{said}");
     }
-    let said = weir.json(&["explain", "client", &format!("{near}/udp")]);
-    assert_eq!(said["reason"], "resolver", "{said}");
 }
 
 /// Where only a rule on a host name opens a port for TCP, UDP is refused with
-/// that reason: HTTP/3 would go around the look at the name.
+/// that reason: HTTP/3 would go around the look at the name. Over TCP it is served,
+/// whichever family the client tries.
 #[test]
 fn quic_falls_back_to_tcp() {
+    const DNS: u16 = 5353;
     let node = Node::new().unwrap();
-    let (weir, client, [near, _far]) = mesh(&node);
+    let args = |near: &Pod| vec!["--resolver".into(), near.at(DNS).to_string()];
+    let (weir, client, [near, _far]) = mesh_with(&node, args);
+    let name = "api.example.test".to_owned();
+    let records = BTreeMap::from([(name.clone(), vec![near.ip(), near.ip6()])]);
+    let what = Service::Dns { records };
+    near.agent().serve(near.at(DNS), what).unwrap();
+    let (pod, version) = ("near".to_owned(), "v1".to_owned());
+    let all = SocketAddr::new("::".parse().unwrap(), 443);
+    let what = Service::Http { pod, version };
+    near.agent().serve(all, what).unwrap();
     weir.apply(&egress_rule(
         "api",
         "api.example.test",
         &[(443, "http")],
         "",
     ));
-    is_denied(&client, near.at(443));
+    for to in [near.at(443), near.at6(443)] {
+        is_denied(&client, to);
+        for (host, status) in [(name.as_str(), 200), ("evil.test", 403)] {
+            let request = HttpRequest::get(host, "/");
+            let reply = client.agent().http(to, request).unwrap();
+            assert_eq!(reply.status, status, "{to}: {reply:?}");
+        }
+    }
     let destination = format!("{}/udp", near.at(443));
     let said = weir.json(&["explain", "client", &destination]);
     assert_eq!(said["reason"], "egress-name-over-udp", "{said}");

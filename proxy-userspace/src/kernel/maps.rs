@@ -11,8 +11,9 @@ use aya::maps::{Array, HashMap, MapData, MapInfo, MapType, PerCpuArray, SkStorag
 use proxy_common::{
     ABI_VERSION, AddressEntry, AddressKey, Beat, Counter, EgressEntry, EgressKey, Ending,
     EndpointSlot, Enrolled, Event, Flow, FlowKey, Handed, Heard, HeardKey, Lengths, LocalEntry,
-    LocalKey, NetnsCookie, NodeConfig, Note, OfferKey, Partner, Peer, PolicySetId, PortEntry,
-    PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told, Workload, WorkloadId,
+    LocalKey, NetnsCookie, NodeConfig, Note, OfferKey, Older, Partner, Peer, PolicySetId,
+    PortEntry, PortKey, Route, RouteKey, Seat, ServiceEntry, ServiceKey, Talking, Told, Workload,
+    WorkloadId,
 };
 
 use super::error::KernelError;
@@ -78,7 +79,7 @@ pub const SPECS: [MapSpec; 32] = [
     spec::<HeardKey, Heard>("HEARD", MapType::LruHash, 16_384),
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
-    spec::<u64, NetnsCookie>("OLDER", MapType::Hash, OLDER_MAX),
+    spec::<u64, Older>("OLDER", MapType::Hash, OLDER_MAX),
     spec::<AddressKey, NetnsCookie>("NEARBY", MapType::Hash, 65_536),
     spec::<OfferKey, u64>("OFFERS", MapType::Hash, 65_536),
     spec::<u32, Partner>("PARTNERS", MapType::SkStorage, 0),
@@ -157,7 +158,7 @@ pub struct Maps {
     pub nearby: HashMap<MapData, AddressKey, NetnsCookie>,
     pub offers: HashMap<MapData, OfferKey, u64>,
     pub seats: SockHash<MapData, Seat>,
-    pub older: HashMap<MapData, u64, NetnsCookie>,
+    pub older: HashMap<MapData, u64, Older>,
     pub listeners: SkStorage<MapData, u32>,
     pub counters: PerCpuArray<MapData, u64>,
 }

@@ -4,37 +4,42 @@
 //!
 //! Must never hold a connection of a namespace that is not enrolled.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use proxy_common::NetnsCookie;
+use proxy_common::{Destination, NetnsCookie, Older, Target};
 
 use super::Kernel;
 use super::error::KernelError;
-use crate::diag::SocketCookie;
+use crate::diag::{Connection, SocketCookie};
 
 impl Kernel {
     /// Remembers connections of a namespace that has just been enrolled.
     pub fn remember_older(
         &mut self,
         netns: NetnsCookie,
-        sockets: impl Iterator<Item = SocketCookie>,
+        connections: &[Connection],
     ) -> Result<(), KernelError> {
-        for socket in sockets {
+        for connection in connections {
+            let older = Older {
+                netns,
+                peer: Target::new(Destination::from(connection.peer)),
+                pad: 0,
+            };
             self.maps
                 .older
-                .insert(socket.0, netns, 0)
+                .insert(connection.cookie.0, older, 0)
                 .map_err(KernelError::map("OLDER"))?;
         }
         Ok(())
     }
 
-    /// The connections of a namespace that are older than its enrolment; some
-    /// of them may be gone.
-    pub fn older(&self, netns: NetnsCookie) -> BTreeSet<SocketCookie> {
+    /// The connections of a namespace that are older than its enrolment, and their
+    /// peers; some of them may be gone.
+    pub fn older(&self, netns: NetnsCookie) -> BTreeMap<SocketCookie, Target> {
         let entries = self.maps.older.iter().flatten();
         entries
-            .filter(|(_, of)| *of == netns)
-            .map(|(socket, _)| SocketCookie(socket))
+            .filter(|(_, older)| older.netns == netns)
+            .map(|(socket, older)| (SocketCookie(socket), older.peer))
             .collect()
     }
 
@@ -42,7 +47,7 @@ impl Kernel {
     pub fn forget_older(&mut self, is_kept: impl Fn(NetnsCookie, SocketCookie) -> bool) {
         let entries = self.maps.older.iter().flatten();
         let gone: Vec<u64> = entries
-            .filter(|(socket, netns)| !is_kept(*netns, SocketCookie(*socket)))
+            .filter(|(socket, older)| !is_kept(older.netns, SocketCookie(*socket)))
             .map(|(socket, _)| socket)
             .collect();
         for socket in gone {

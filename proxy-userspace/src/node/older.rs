@@ -1,11 +1,11 @@
-//! Connections that are older than the enrolment of their workload: nobody
-//! decided on them. They are noted when enrolment takes effect, counted as
+//! Connections, of TCP and of UDP sockets with a peer, that are older than the
+//! enrolment of their workload: nobody decided on them. They are noted when enrolment takes effect, counted as
 //! long as they last, and closed when an operator asks for that.
 
 use std::collections::BTreeSet;
 use std::thread::{self, available_parallelism};
 
-use proxy_common::NetnsCookie;
+use proxy_common::{Destination, NetnsCookie, Target};
 
 use super::pod::Pod;
 use super::{Node, SharedKernel, lock};
@@ -82,7 +82,11 @@ impl Node {
             return Ok(Vec::new());
         }
         let mut connections = dialled(&self.home, pod)?;
-        connections.retain(|connection| noted.contains(&connection.cookie));
+        // One that dialled again since is as old as that dial.
+        connections.retain(|connection| {
+            let peer = Target::new(Destination::from(connection.peer));
+            noted.get(&connection.cookie) == Some(&peer)
+        });
         let alive: BTreeSet<_> = connections
             .iter()
             .map(|connection| connection.cookie)
@@ -95,9 +99,8 @@ impl Node {
 fn note(kernel: &SharedKernel, home: &Netns, pod: &Pod) {
     let noted = dialled(home, pod).map_err(|error| error.to_string());
     let noted = noted.and_then(|connections| {
-        let sockets = connections.iter().map(|connection| connection.cookie);
         lock(kernel)
-            .remember_older(pod.netns().cookie(), sockets)
+            .remember_older(pod.netns().cookie(), &connections)
             .map_err(|error| error.to_string())
     });
     if let Err(error) = noted {

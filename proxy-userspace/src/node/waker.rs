@@ -6,7 +6,7 @@
 //! are under way still arrive. Must never touch a socket that the hooks do not
 //! name, by its cookie, as one that weir sent to that endpoint.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
-use proxy_common::{NetnsCookie, Target};
+use proxy_common::{Destination, NetnsCookie, Target};
 
 use super::pod::Pod;
 use crate::diag::{Connection, SocketCookie};
@@ -133,7 +133,7 @@ impl Look {
         let snapshot = self.snapshot.load_full();
         let now = Instant::now();
         let mut still = BTreeMap::new();
-        let mut over: BTreeMap<NetnsCookie, BTreeSet<SocketCookie>> = BTreeMap::new();
+        let mut over: BTreeMap<NetnsCookie, BTreeMap<SocketCookie, Target>> = BTreeMap::new();
         for (cookie, peer) in self.peers.all() {
             let is_over = match snapshot.standing(&peer) {
                 Standing::Listed => false,
@@ -146,7 +146,8 @@ impl Look {
                 }
             };
             if is_over {
-                over.entry(peer.netns).or_default().insert(cookie);
+                let sockets = over.entry(peer.netns).or_default();
+                sockets.insert(cookie, peer.endpoint);
             }
         }
         self.unready = still;
@@ -159,11 +160,13 @@ impl Look {
         }
     }
 
-    /// Ends these sockets of a pod, those that still have a peer.
-    fn wake(&self, pod: &Pod, sockets: &BTreeSet<SocketCookie>) -> io::Result<()> {
+    /// Ends these sockets of a pod, those that still have that peer: while a pod was
+    /// not enrolled they could get another one past the hooks.
+    fn wake(&self, pod: &Pod, sockets: &BTreeMap<SocketCookie, Target>) -> io::Result<()> {
         let diag = pod.netns().diag(&self.home)?;
         for socket in diag.connected()? {
-            if !sockets.contains(&socket.cookie) {
+            let peer = Target::new(Destination::from(socket.peer));
+            if sockets.get(&socket.cookie) != Some(&peer) {
                 continue;
             }
             match diag.destroy(&socket) {

@@ -41,6 +41,23 @@ pub(super) const RTT_BOUNDS: [Duration; 12] = [
     Duration::from_millis(250),
 ];
 
+/// Upper bounds of the buckets of connections' durations: from one question to a day's work.
+pub(super) const LIFE_BOUNDS: [Duration; 13] = [
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+    Duration::from_mins(15),
+    Duration::from_hours(1),
+    Duration::from_hours(6),
+];
+
 const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// HTTP requests. The number of requests is the sum of the buckets.
@@ -147,34 +164,56 @@ impl Cell for Connections {
     }
 }
 
-/// Connections whose bytes were passed through.
+/// Connections whose bytes were passed through. Their number is the sum of the buckets.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Streams {
-    pub(super) connections: AtomicU64,
-    pub(super) sent: AtomicU64,
-    pub(super) received: AtomicU64,
+    buckets: [AtomicU64; LIFE_BOUNDS.len() + 1],
+    micros: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Streams {
+    pub(super) fn count(&self, duration: Duration, sent: u64, received: u64) {
+        let bucket = LIFE_BOUNDS.partition_point(|bound| *bound < duration);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Relaxed);
+        self.sent.fetch_add(sent, Relaxed);
+        self.received.fetch_add(received, Relaxed);
+    }
 }
 
 /// [`Streams`] of all workers.
 #[derive(Debug, Default)]
 pub(super) struct StreamSum {
-    pub(super) connections: u64,
+    pub(super) buckets: [u64; LIFE_BOUNDS.len() + 1],
+    pub(super) micros: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
+}
+
+impl StreamSum {
+    pub(super) fn connections(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
 }
 
 impl Cell for Streams {
     type Sum = StreamSum;
 
     fn add_to(&self, sum: &mut StreamSum) {
-        sum.connections += self.connections.load(Relaxed);
+        for (sum, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {
+            *sum += bucket.load(Relaxed);
+        }
+        sum.micros += self.micros.load(Relaxed);
         sum.sent += self.sent.load(Relaxed);
         sum.received += self.received.load(Relaxed);
     }
 
     fn events(sum: &StreamSum) -> u64 {
-        sum.connections
+        sum.connections()
     }
 }
 

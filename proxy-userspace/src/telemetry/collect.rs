@@ -8,7 +8,9 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 use proxy_common::Counter;
 
-use super::cells::{BOUNDS, ConnectionSum, PathSum, RTT_BOUNDS, RequestSum, StreamSum};
+use super::cells::{
+    BOUNDS, ConnectionSum, LIFE_BOUNDS, PathSum, RTT_BOUNDS, RequestSum, StreamSum,
+};
 use super::labels::{ends, refused, request, traffic, with};
 use super::out::Out;
 use super::process::Process;
@@ -113,7 +115,16 @@ impl Out<'_> {
             "Connections whose bytes were passed through, counted at their end",
             None,
             rows.iter()
-                .map(|(labels, sum)| (traffic(labels.key()), sum.connections)),
+                .map(|(labels, sum)| (traffic(labels.key()), sum.connections())),
+        )?;
+        self.histogram(
+            "weir_tcp_connection_duration",
+            "From the dial, or its acceptance by weir, to the end of each connection whose bytes were passed through",
+            &LIFE_BOUNDS,
+            rows.iter().map(|(labels, sum)| {
+                let buckets: &[u64] = &sum.buckets;
+                (traffic(labels.key()), buckets, sum.micros)
+            }),
         )?;
         self.counter(
             "weir_tcp",

@@ -151,9 +151,9 @@ impl Edges {
 
     fn streams(&mut self, labels: &Labels, sum: &StreamSum) {
         let edge = self.at(labels, destination_kind(labels), EdgeKind::Tcp);
-        edge.count += sum.connections;
+        edge.count += sum.connections();
         if !labels.key().reason.is_empty() {
-            edge.errors += sum.connections;
+            edge.errors += sum.connections();
         }
         edge.sent_bytes += sum.sent;
         edge.received_bytes += sum.received;

@@ -225,6 +225,25 @@ fn what_the_daemon_says_of_itself_is_told() {
 }
 
 #[test]
+fn how_long_connections_lasted_is_told() {
+    let telemetry = quiet();
+    telemetry.worker().connection_closed(&connection("a", "b"));
+    let text = telemetry.metrics(Format::OpenMetrics);
+    let ends = "source=\"a\",destination=\"b\",destination_kind=\"service\",version=\"\",\
+                reason=\"upstream-connect-failed\"}";
+    for (series, expected) in [
+        ("count{", 1.0),
+        ("sum{", 7200.0),
+        ("bucket{le=\"3600.0\",", 0.0),
+        ("bucket{le=\"21600.0\",", 1.0),
+        ("bucket{le=\"+Inf\",", 1.0),
+    ] {
+        let series = format!("weir_tcp_connection_duration_seconds_{series}{ends}");
+        assert_eq!(value(&text, &series), Some(expected), "{series}\n{text}");
+    }
+}
+
+#[test]
 fn every_sample_belongs_to_a_declared_family() {
     let telemetry = quiet();
     let worker = telemetry.worker();

@@ -98,10 +98,7 @@ impl WorkerTelemetry {
             reason: record.reason,
         };
         self.streams.with(key, |cell| {
-            cell.connections.fetch_add(1, Ordering::Relaxed);
-            cell.sent.fetch_add(record.sent_bytes, Ordering::Relaxed);
-            cell.received
-                .fetch_add(record.received_bytes, Ordering::Relaxed);
+            cell.count(record.duration, record.sent_bytes, record.received_bytes);
         });
         if let Some(retransmits) = record.retransmits {
             let ends = Key {
