@@ -6,6 +6,7 @@ use std::process::Command;
 use nix::errno::Errno;
 use testbed::agent::proto::{Kind, Service};
 use testbed::docs::service;
+use testbed::mesh::{accelerating, counted};
 use testbed::{Node, Pod, Weir};
 
 fn vip() -> SocketAddr {
@@ -57,6 +58,34 @@ fn fast_open_is_captured() {
         let fault = sock.fast_open(outside.at(80), "fast\n").unwrap_err();
         assert!(fault.is(Errno::EPERM), "{fault}");
     }
+}
+
+/// The client has sent bytes by TCP before its connection is up, so none of it is
+/// handed over past TCP; what the other ends write may be. All arrives, in order.
+#[test]
+fn fast_open_keeps_its_bytes_where_connections_are_accelerated() {
+    const ANSWERS: usize = 20;
+    let node = Node::new().unwrap();
+    let (weir, client, server) = accelerating(&node, "force");
+    let what = Service::Whoami {
+        name: "server".to_owned(),
+    };
+    server.agent().serve(server.at(8000), what).unwrap();
+    for pod in [&client, &server] {
+        pod.netns().sysctl("ipv4/tcp_fastopen", "1027").unwrap();
+    }
+    let (before, taken_before) = (counted(&weir, "accelerated"), taken_syn_data(&client));
+    for number in 0..ANSWERS {
+        let sock = client.agent().tcp4().unwrap();
+        sock.fast_open(vip(), format!("in-the-syn-{number} "))
+            .unwrap();
+        sock.send("and after\n").unwrap();
+        let (said, fault) = sock.recv_to_end().unwrap();
+        let end = format!(" in-the-syn-{number} and after");
+        assert!(said.ends_with(&end), "{said:?} {fault:?}");
+    }
+    assert!(taken_syn_data(&client) > taken_before);
+    assert!(counted(&weir, "accelerated") > before);
 }
 
 /// How often a listener of the pod took data that came with a SYN.
