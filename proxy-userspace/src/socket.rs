@@ -6,7 +6,7 @@
 //! its next socket in a stranger's namespace, so the process aborts instead.
 #![expect(
     unsafe_code,
-    reason = "SO_NETNS_COOKIE and close-with-reset have no safe form"
+    reason = "SO_NETNS_COOKIE, IP_BIND_ADDRESS_NO_PORT and TCP_FASTOPEN have no safe form"
 )]
 
 use std::fs::File;
@@ -29,6 +29,11 @@ use crate::diag::Diag;
 
 /// Connections that may wait for `accept` on one listener.
 const BACKLOG: i32 = 4_096;
+
+/// Connections of one listener that may be under way with data in their SYN. They
+/// cost memory before the handshake is over; whoever is one too many gets a
+/// handshake. They come from the pod itself, which has one round trip to wait for.
+const FAST_OPEN_QUEUE: libc::c_int = 256;
 
 /// Who is gone without a word is found out within two minutes, also where nobody
 /// sends: what is silent for one is asked, and asked again. An endpoint, since the
@@ -156,6 +161,13 @@ impl Netns {
             socket.set_tcp_congestion(NODE_CONGESTION)?;
             socket.set_tcp_keepalive(&KEEPALIVE)?;
             socket.bind(&addr.into())?;
+            // Whether a cookie is given out is the pod's own setting.
+            set(
+                &socket,
+                libc::IPPROTO_TCP,
+                libc::TCP_FASTOPEN,
+                FAST_OPEN_QUEUE,
+            )?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         })?
@@ -310,14 +322,23 @@ fn netns_cookie(socket: &Socket) -> io::Result<NetnsCookie> {
 /// Lets the kernel choose the source port at `connect`, by the whole tuple:
 /// else one upstream address could take only as many connections as there are ports.
 fn bind_late(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: `on` is an int, as the option wants, and outlives the call.
+    set(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// An option that is an int, and that no crate has a call for.
+fn set(
+    socket: &Socket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: `value` is an int, as `len` says, and outlives the call.
     let ret = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            std::ptr::from_ref(&on).cast(),
+            level,
+            option,
+            std::ptr::from_ref(&value).cast(),
             libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four"),
         )
     };

@@ -75,6 +75,14 @@ impl Netns {
         Ok(())
     }
 
+    /// Adds a routing rule for IPv6, which no batch of [`Self::ip`] can.
+    pub fn rule6(&self, rule: &str) -> Result<()> {
+        let words = rule.split(' ');
+        run(Command::new("ip")
+            .args(["-n", &self.name, "-6", "rule", "add"])
+            .args(words))
+    }
+
     /// Sets a value below `/proc/sys/net` of the namespace.
     pub fn sysctl(&self, path: &str, value: &str) -> Result<()> {
         let script = format!("echo {value} > /proc/sys/net/{path}");

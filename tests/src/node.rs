@@ -150,10 +150,11 @@ impl Node {
     }
 
     /// A second device for a pod, `eth1`, on the outside network, with a way
-    /// through the node of its own; its address.
-    pub fn second_home(&self, pod: &Pod) -> Result<IpAddr> {
-        let network = Self::outside_network();
-        let (address, gateway) = (network.host(self.next_host()), network.host(1));
+    /// through the node of its own; its addresses of IPv4 and IPv6.
+    pub fn second_home(&self, pod: &Pod) -> Result<(IpAddr, IpAddr)> {
+        let (network, host) = (Self::outside_network(), self.next_host());
+        let (address, gateway) = (network.host(host), network.host(1));
+        let (address6, gateway6) = (network.host6(host), network.host6(1));
         let link = format!("p{}", self.next_link.fetch_add(1, Ordering::Relaxed));
         let (bridge, netns) = (&network.bridge, pod.netns().name());
         self.netns.ip([
@@ -163,10 +164,13 @@ impl Node {
         ])?;
         pod.netns().ip([
             format!("addr add {address}/24 dev eth1"),
+            format!("addr add {address6}/64 dev eth1 nodad"),
             "link set eth1 up".to_owned(),
             format!("route add default via {gateway} dev eth1 metric 100"),
+            // Behind the one over `eth0`, whose metric is the kernel's for IPv6.
+            format!("route add default via {gateway6} dev eth1 metric 2048"),
         ])?;
-        Ok(address.into())
+        Ok((address.into(), address6.into()))
     }
 
     fn next_host(&self) -> u8 {

@@ -1,218 +1,125 @@
 //! "The app cannot tell": every case of [`testbed::conformance`], run without
 //! weir and under each verdict; what differs is what `docs/conformance.md` lists.
+//! What is denied has nothing to be compared with, and is held against that page.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use testbed::conformance::compare::{Seen, findings, table};
-use testbed::conformance::expected::{Dial, VERDICTS, Verdict, as_markdown};
-use testbed::conformance::{Case, Targets, cases};
+use testbed::Weir;
+use testbed::conformance::compare::{Seen, as_denied, findings, lacking, table};
+use testbed::conformance::expected::{Dial, VERDICTS, Verdict, as_markdown, denied_as_markdown};
+use testbed::conformance::stage::{BLACKHOLE, Client, Stage, UNREACHABLE};
+use testbed::conformance::{Run, Targets, Way, denied_runs, runs};
 use testbed::docs::service;
-use testbed::{Netns, Node, Pod, Proc, Weir, eventually, tool_binary};
-
-/// Longer than any case takes, whose every call is bounded.
-const CASE_LIMIT: Duration = Duration::from_secs(30);
-/// No route leads there from a pod.
-const UNREACHABLE: &str = "203.0.113.1";
-/// The node loses every packet to it.
-const BLACKHOLE: &str = "192.0.2.1";
-
-/// The other end of every case.
-struct Peer {
-    pod: Pod,
-    socket: PathBuf,
-    _process: Proc,
-}
-
-impl Peer {
-    fn start(node: &Node) -> Self {
-        let pod = node.pod("peer").unwrap();
-        // Fast Open for every listener, without being asked.
-        pod.netns().sysctl("ipv4/tcp_fastopen", "1027").unwrap();
-        unlimited_errors(pod.netns());
-        let socket = node.dir().join("peer.sock");
-        let path = socket.display().to_string();
-        let args = ["conformance", "peer", &path];
-        let process = pod.spawn(&tool_binary().unwrap(), &args).unwrap();
-        eventually("the peer listens", Duration::from_secs(5), || {
-            if socket.exists() {
-                Ok(())
-            } else {
-                Err(process.log())
-            }
-        });
-        Self {
-            pod,
-            socket,
-            _process: process,
-        }
-    }
-}
-
-/// The kernel answers only so many lost datagrams a second; the cases lose more.
-fn unlimited_errors(netns: &Netns) {
-    for limit in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
-        netns.sysctl(limit, "0").unwrap();
-    }
-}
-
-/// A pod with two devices, whose routes know a dead end, a mark that leads
-/// nowhere, and a way through a router.
-struct Client {
-    pod: Pod,
-    other_address: IpAddr,
-}
-
-impl Client {
-    fn new(node: &Node, name: &str) -> Self {
-        let pod = node.pod(name).unwrap();
-        let other_address = node.second_home(&pod).unwrap();
-        let netns = pod.netns();
-        netns
-            .ip([
-                "route add throw 203.0.113.0/24",
-                "route add unreachable default table 7",
-                "rule add fwmark 7 table 7",
-            ])
-            .unwrap();
-        // Answers to one device's address may come in on the other.
-        for device in ["all", "eth0", "eth1"] {
-            netns
-                .sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0")
-                .unwrap();
-        }
-        Self { pod, other_address }
-    }
-
-    /// Runs the cases that are wanted; what each saw, and which did not come to their end.
-    fn run(
-        &self,
-        targets: &Targets,
-        wanted: impl Fn(&Case) -> bool,
-    ) -> (Seen, BTreeMap<&'static str, String>) {
-        let (mut seen, mut failed) = (Seen::new(), BTreeMap::new());
-        for case in cases().filter(|case| wanted(case)) {
-            let mut args = vec![
-                "conformance".to_owned(),
-                "case".to_owned(),
-                case.name.to_owned(),
-            ];
-            args.extend(targets.args());
-            let said = self.pod.run(&args, CASE_LIMIT);
-            let observations = said.and_then(|said| Ok(serde_json::from_str(&said)?));
-            match observations {
-                Ok(observations) => drop(seen.insert(case.name.to_owned(), observations)),
-                Err(error) => drop(failed.insert(case.name, format!("{error:#}"))),
-            }
-        }
-        (seen, failed)
-    }
-}
-
-/// The `index`-th run has ports of the peer, and virtual addresses, of its own.
-fn targets(peer: &Peer, client: &Client, index: u8, dial: &Dial) -> Targets {
-    let port = 7000 + 10 * u16::from(index);
-    let virtual_ip = |host| IpAddr::from([10, 96, index, host]);
-    let ([live, unreachable, blackhole], live6) = match dial {
-        Dial::Workload => (
-            [
-                peer.pod.ip(),
-                UNREACHABLE.parse().unwrap(),
-                BLACKHOLE.parse().unwrap(),
-            ],
-            peer.pod.ip6(),
-        ),
-        Dial::Service(_) => {
-            let virtual_ip6 = [0xfd00, 0x96, u16::from(index), 0, 0, 0, 0, 1];
-            ([1, 2, 3].map(virtual_ip), IpAddr::from(virtual_ip6))
-        }
-    };
-    Targets {
-        live: SocketAddr::new(live, port),
-        live6: SocketAddr::new(live6, port),
-        second: SocketAddr::new(live, port + 1),
-        closed: SocketAddr::new(live, port + 2),
-        unreachable: SocketAddr::new(unreachable, port),
-        blackhole: SocketAddr::new(blackhole, port),
-        peer_at: peer.pod.at(port),
-        peer_at6: peer.pod.at6(port),
-        peer: peer.socket.clone(),
-        own: client.pod.ip(),
-        own6: client.pod.ip6(),
-        other_own: client.other_address,
-    }
-}
 
 /// What makes the run's addresses those of its verdict.
-fn documents(targets: &Targets, dial: &Dial) -> String {
-    let Dial::Service(prefix) = dial else {
-        return String::new();
-    };
-    let ports = |addrs: &[SocketAddr]| -> Vec<String> {
-        let both = |addr: &SocketAddr| {
-            let port = addr.port();
-            [
-                format!("name: {prefix}-{port}, port: {port}"),
-                format!("name: udp-{port}, port: {port}, protocol: UDP"),
-            ]
-        };
-        addrs.iter().flat_map(both).collect()
-    };
-    let text = |name: &str, app: &str, addresses: String, at: &[SocketAddr]| {
-        let ports = ports(at);
+fn documents(targets: &Targets, prefix: &str) -> String {
+    let service = |name: &str, app: &str, [four, six]: [SocketAddr; 2], ports: u16| {
+        let ports: Vec<String> = (four.port()..four.port() + ports)
+            .flat_map(|port| {
+                [
+                    format!("name: {prefix}-{port}, port: {port}"),
+                    format!("name: udp-{port}, port: {port}, protocol: UDP"),
+                ]
+            })
+            .collect();
         let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-        service(&format!("{prefix}-{name}"), addresses, app, &ports)
+        let addresses = format!("{}, '{}'", four.ip(), six.ip());
+        service(
+            &format!("{prefix}-{name}-{}", four.port()),
+            addresses,
+            app,
+            &ports,
+        )
     };
-    let live = format!("{}, '{}'", targets.live.ip(), targets.live6.ip());
-    let of_peer = [targets.live, targets.second, targets.closed];
-    let elsewhere = |name: &str, at: SocketAddr| text(name, name, at.ip().to_string(), &[at]);
+    let unreachable = [targets.unreachable, targets.unreachable6];
+    let blackhole = [targets.blackhole, targets.blackhole6];
     [
-        text("live", "peer", live, &of_peer),
-        elsewhere("unreachable", targets.unreachable),
-        elsewhere("blackhole", targets.blackhole),
+        // The live, the second and the closed one.
+        service("live", "peer", [targets.live, targets.live6], 3),
+        service("unreachable", "unreachable", unreachable, 1),
+        service("blackhole", "blackhole", blackhole, 1),
     ]
     .concat()
 }
 
 /// A Workload on another node.
-fn elsewhere(name: &str, address: &str) -> String {
+fn elsewhere(name: &str, [four, six]: [&str; 2]) -> String {
     format!(
         "---\napiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {name}, labels: \
-         {{app: {name}}}}}\nspec: {{addresses: [{address}], node: elsewhere}}\n"
+         {{app: {name}}}}}\nspec: {{addresses: [{four}, '{six}'], node: elsewhere}}\n"
     )
 }
 
-fn enroll(weir: &Weir<'_>, client: &Client) {
-    let pod = &client.pod;
-    weir.apply(&format!(
-        "apiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {}, labels: {{app: c}}}}\n\
-         spec: {{addresses: [{}, '{}', {}], netns: {}, cgroup: {}}}\n",
-        pod.name(),
-        pod.ip(),
-        pod.ip6(),
-        client.other_address,
-        pod.netns().path().display(),
-        pod.cgroup().display(),
-    ));
+/// Each way in a pod of its own, so that no way finds what another has left; all at once.
+fn without_weir(stage: &Stage) -> Seen {
+    let off: Vec<Client> = Way::ALL
+        .iter()
+        .zip(0..)
+        .map(|(way, index)| stage.client(&format!("off-{index}"), *way, index).unwrap())
+        .collect();
+    let ran: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = off
+            .iter()
+            .map(|client| scope.spawn(|| client.run(runs())))
+            .collect();
+        running.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let mut all = Seen::new();
+    for (seen, failed) in ran {
+        assert!(failed.is_empty(), "without weir: {failed:#?}");
+        all.extend(seen);
+    }
+    let lacking = lacking(&all);
+    assert!(lacking.is_empty(), "without weir: {lacking:#?}");
+    all
 }
 
-/// One run under a verdict: what is wrong with it.
-fn judge(verdict: &Verdict, client: &Client, targets: &Targets, without: &Seen) -> String {
-    let is_under = |case: &Case| case.is_under(verdict);
-    let (with, failed) = client.run(targets, is_under);
-    let mut without = without.clone();
-    for case in cases().filter(|case| !is_under(case)) {
-        without.remove(case.name);
+/// The runs under a verdict, each way in a pod of its own: what is wrong with them.
+fn judge(verdict: &Verdict, clients: &[Client], without: &Seen) -> String {
+    let is_under = |run: &Run| run.is_under(verdict);
+    let mut with = Seen::new();
+    let mut wrong = Vec::new();
+    for client in clients {
+        let (seen, failed) = client.run(runs().filter(is_under));
+        with.extend(seen);
+        let told = |(case, error)| format!("{case}, {}: {error}", verdict.name);
+        wrong.extend(failed.into_iter().map(told));
     }
-    let told = |(case, error)| format!("{case}, {}: {error}", verdict.name);
-    let mut wrong: Vec<String> = failed.into_iter().map(told).collect();
+    let mut without = without.clone();
+    for run in runs().filter(|run| !is_under(run)) {
+        without.remove(&run.name());
+    }
     let findings = findings(verdict, &without, &with);
     if !findings.is_empty() {
-        wrong.push(table(verdict.name, &findings));
+        wrong.push(table(["without weir", verdict.name], &findings));
     }
     wrong.join("\n")
+}
+
+/// What weir's hooks decided, as the verdict's outcome: of TCP, and of UDP.
+fn decided(weir: &Weir<'_>, verdict: &Verdict) -> [u64; 2] {
+    let metrics = weir.metrics();
+    ["weir_kernel_connects_total", "weir_kernel_udp_total"]
+        .map(|name| metrics.count(name, &[("outcome", verdict.outcome)]))
+}
+
+/// Every case dials, so weir must have decided at least once for each of them: a
+/// run that the hooks never saw would be equal too.
+fn assert_decided(verdict: &Verdict, before: [u64; 2], after: [u64; 2]) {
+    let under = runs().filter(|run| run.is_under(verdict));
+    let (udp, tcp): (Vec<_>, Vec<_>) = under.partition(Run::is_datagrams);
+    for ((kind, cases), (before, after)) in [("TCP", tcp), ("UDP", udp)]
+        .into_iter()
+        .zip(before.into_iter().zip(after))
+    {
+        let (cases, decided) = (cases.len() as u64, after - before);
+        assert!(
+            decided >= cases,
+            "{}: {cases} cases of {kind}, but {decided} times {}",
+            verdict.name,
+            verdict.outcome
+        );
+    }
 }
 
 #[test]
@@ -225,6 +132,11 @@ fn the_documentation_lists_every_difference() {
     }
     let begin = shown.find("### ").expect("a list of differences");
     let listed = as_markdown();
+    let denied = denied_as_markdown();
+    assert!(
+        shown[..begin].contains(&denied),
+        "docs/conformance.md has another list of what is denied than this:\n\n{denied}"
+    );
     assert!(
         shown[begin..].trim() == listed.trim(),
         "docs/conformance.md ends with another list than this:\n\n{listed}"
@@ -233,48 +145,80 @@ fn the_documentation_lists_every_difference() {
 
 #[test]
 fn the_application_cannot_tell() {
-    let node = Node::new().unwrap();
-    node.netns()
-        .ip(["route add blackhole 192.0.2.1/32"])
-        .unwrap();
-    node.netns().sysctl("ipv4/conf/all/rp_filter", "0").unwrap();
-    unlimited_errors(node.netns());
-    let peer = Peer::start(&node);
-    let off = Client::new(&node, "off");
-    let clients: Vec<Client> = VERDICTS
-        .iter()
-        .map(|verdict| Client::new(&node, verdict.name))
-        .collect();
-    let (without, failed) = off.run(&targets(&peer, &off, 0, &Dial::Workload), |_| true);
-    assert!(failed.is_empty(), "without weir: {failed:#?}");
-
-    let weir = Weir::start(&node).unwrap();
-    weir.enroll_found(&peer.pod, &["app=peer"]);
+    let stage = Stage::new().unwrap();
+    let without = without_weir(&stage);
+    let weir = Weir::start(&stage.node).unwrap();
+    weir.enroll_found(&stage.peer, &["app=peer"]);
     weir.apply(&elsewhere("unreachable", UNREACHABLE));
     weir.apply(&elsewhere("blackhole", BLACKHOLE));
-    let runs: Vec<(&Verdict, &Client, Targets)> = VERDICTS
-        .iter()
-        .zip(&clients)
-        .zip(1..)
-        .map(|((verdict, client), index)| {
-            let targets = targets(&peer, client, index, &verdict.dial);
-            enroll(&weir, client);
-            let documents = documents(&targets, &verdict.dial);
-            if !documents.is_empty() {
-                weir.apply(&documents);
+    let mut index = 3_u8;
+    let mut clients = |verdict: &Verdict| -> Vec<Client> {
+        let mut client = |way: &Way| {
+            let name = format!("{}-{index}", verdict.name);
+            let mut client = stage.client(&name, *way, index).unwrap();
+            index += 1;
+            client.enroll(&weir);
+            if let Dial::Service(prefix) = verdict.dial {
+                client.dial_services();
+                weir.apply(&documents(&client.targets, prefix));
             }
-            (verdict, client, targets)
-        })
+            client
+        };
+        Way::ALL.iter().map(&mut client).collect()
+    };
+    let prepared: Vec<(&Verdict, Vec<Client>)> = VERDICTS
+        .iter()
+        .map(|verdict| (verdict, clients(verdict)))
         .collect();
+    let before = VERDICTS.iter().map(|verdict| decided(&weir, verdict));
+    let before: Vec<[u64; 2]> = before.collect();
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let without = &without;
-        let judging: Vec<_> = runs
+        let judging: Vec<_> = prepared
             .iter()
-            .map(|(verdict, client, targets)| {
-                scope.spawn(move || judge(verdict, client, targets, without))
-            })
+            .map(|(verdict, clients)| scope.spawn(move || judge(verdict, clients, without)))
             .collect();
         judging.into_iter().map(|run| run.join().unwrap()).collect()
     });
     assert!(wrong.iter().all(String::is_empty), "\n{}", wrong.join("\n"));
+    for (verdict, before) in VERDICTS.iter().zip(before) {
+        assert_decided(verdict, before, decided(&weir, verdict));
+    }
+}
+
+/// Twice: what no rule opens outside of the mesh, and a port that a service does not have.
+#[test]
+fn what_is_denied_is_refused_alike_in_every_form() {
+    let stage = Stage::new().unwrap();
+    let outside = stage.node.outside("outside").unwrap();
+    let weir = Weir::start(&stage.node).unwrap();
+    weir.enroll_found(&stage.peer, &["app=peer"]);
+    let address = "10.96.0.1, 'fd00:96::1'";
+    weir.apply(&service("s", address, "peer", &["port: 80"]));
+    let no_port: [SocketAddr; 2] =
+        ["10.96.0.1:81", "[fd00:96::1]:81"].map(|at| at.parse().unwrap());
+    let mut wrong = Vec::new();
+    let targets = [
+        ("outside", [outside.at(80), outside.at6(80)]),
+        ("no-port", no_port),
+    ];
+    for (index, (name, denied)) in (0..).zip(targets) {
+        for (way, index) in Way::ALL.iter().zip(3 * index..) {
+            let name = format!("{name}-{index}");
+            let mut client = stage.client(&name, *way, index).unwrap();
+            [client.targets.denied, client.targets.denied6] = denied;
+            client.enroll(&weir);
+            let (seen, failed) = client.run(denied_runs());
+            wrong.extend(
+                failed
+                    .into_iter()
+                    .map(|(case, error)| format!("{name}, {case}: {error}")),
+            );
+            let findings = as_denied(*way, &seen);
+            if !findings.is_empty() {
+                wrong.push(table(["expected", &name], &findings));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

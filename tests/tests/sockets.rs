@@ -1,10 +1,12 @@
 //! Ways to connect other than `connect()`: each is captured as well.
 
 use std::net::SocketAddr;
+use std::process::Command;
 
 use nix::errno::Errno;
 use testbed::agent::proto::{Kind, Service};
 use testbed::docs::service;
+use testbed::mesh::{accelerating, counted};
 use testbed::{Node, Pod, Weir};
 
 fn vip() -> SocketAddr {
@@ -29,26 +31,78 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
     (weir, client, server, outside)
 }
 
-/// TCP Fast Open connects in `sendmsg`: the hook sees that too.
+/// TCP Fast Open connects in `sendmsg`: the hook sees that too. In a pod whose own
+/// setting has the server's bit, weir's listener gives out a cookie and takes what
+/// comes with the SYN; with the kernel's default the bytes follow a handshake.
 #[test]
 fn fast_open_is_captured() {
     let node = Node::new().unwrap();
     let (_weir, client, _server, outside) = mesh(&node);
-    client.netns().sysctl("ipv4/tcp_fastopen", "3").unwrap();
-    // Twice: the first may only fetch the cookie.
-    for _ in 0..2 {
+    for (setting, is_taken) in [("3", true), ("1", false)] {
+        client.netns().sysctl("ipv4/tcp_fastopen", setting).unwrap();
+        let taken_before = taken_syn_data(&client);
+        // Twice: the first may only fetch the cookie.
+        for _ in 0..2 {
+            let sock = client.agent().tcp4().unwrap();
+            sock.fast_open(vip(), "fast\n").unwrap();
+            let (said, fault) = sock.recv_to_end().unwrap();
+            assert!(
+                said.starts_with(&format!("server {}:", client.ip())),
+                "{said} {fault:?}"
+            );
+            assert!(said.ends_with(" fast"), "{said}");
+        }
+        let taken = taken_syn_data(&client) - taken_before;
+        assert_eq!(taken > 0, is_taken, "tcp_fastopen={setting}: {taken}");
         let sock = client.agent().tcp4().unwrap();
-        sock.fast_open(vip(), "fast\n").unwrap();
-        let (said, fault) = sock.recv_to_end().unwrap();
-        assert!(
-            said.starts_with(&format!("server {}:", client.ip())),
-            "{said} {fault:?}"
-        );
-        assert!(said.ends_with(" fast"), "{said}");
+        let fault = sock.fast_open(outside.at(80), "fast\n").unwrap_err();
+        assert!(fault.is(Errno::EPERM), "{fault}");
     }
-    let sock = client.agent().tcp4().unwrap();
-    let fault = sock.fast_open(outside.at(80), "fast\n").unwrap_err();
-    assert!(fault.is(Errno::EPERM), "{fault}");
+}
+
+/// The client has sent bytes by TCP before its connection is up, so none of it is
+/// handed over past TCP; what the other ends write may be. All arrives, in order.
+#[test]
+fn fast_open_keeps_its_bytes_where_connections_are_accelerated() {
+    const ANSWERS: usize = 20;
+    let node = Node::new().unwrap();
+    let (weir, client, server) = accelerating(&node, "force");
+    let what = Service::Whoami {
+        name: "server".to_owned(),
+    };
+    server.agent().serve(server.at(8000), what).unwrap();
+    for pod in [&client, &server] {
+        pod.netns().sysctl("ipv4/tcp_fastopen", "1027").unwrap();
+    }
+    let (before, taken_before) = (counted(&weir, "accelerated"), taken_syn_data(&client));
+    for number in 0..ANSWERS {
+        let sock = client.agent().tcp4().unwrap();
+        sock.fast_open(vip(), format!("in-the-syn-{number} "))
+            .unwrap();
+        sock.send("and after\n").unwrap();
+        let (said, fault) = sock.recv_to_end().unwrap();
+        let end = format!(" in-the-syn-{number} and after");
+        assert!(said.ends_with(&end), "{said:?} {fault:?}");
+    }
+    assert!(taken_syn_data(&client) > taken_before);
+    assert!(counted(&weir, "accelerated") > before);
+}
+
+/// How often a listener of the pod took data that came with a SYN.
+fn taken_syn_data(pod: &Pod) -> u64 {
+    let netns = pod.netns().name();
+    let said = Command::new("ip")
+        .args(["netns", "exec", netns, "cat", "/proc/net/netstat"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let place = names
+        .split(' ')
+        .position(|name| name == "TCPFastOpenPassive");
+    let value = values.split(' ').nth(place.unwrap()).unwrap();
+    value.parse().unwrap()
 }
 
 /// Multipath TCP is TCP: captured and denied alike, and its peer is whom it dialled.

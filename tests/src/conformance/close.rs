@@ -9,6 +9,7 @@ use socket2::Socket;
 
 use super::Case;
 use super::call::{hear_all, heard, outcome, pattern, poll, recv, send, settle};
+use super::remote::Conn;
 use super::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
@@ -30,51 +31,53 @@ pub(super) const CASES: &[Case] = &[
 
 const LIMIT: Duration = Duration::from_secs(3);
 const SOME: usize = 200_000;
+/// For so long nobody reads: more than it takes to come through.
+const STALLED: Duration = Duration::from_millis(100);
+/// The receive buffers of narrow ends: far less than [`SOME`].
+const NARROW: usize = 32 << 10;
+
+/// A connection whose ends take [`SOME`] to send at once, and have little room for
+/// what is not read: the end of a half waits behind the data before it.
+fn narrow(scene: &Scene) -> Result<(Socket, Conn<'_>)> {
+    let _listening = scene.peer_with(false, Some(NARROW))?;
+    let socket = scene.tcp()?;
+    socket.set_recv_buffer_size(NARROW)?;
+    socket.set_send_buffer_size(SOME)?;
+    scene.connected_by(socket)
+}
+
+/// All that the peer says before it ends its half, or all: nobody reads until it is done.
+fn read_late(scene: &Scene, socket: &Socket, conn: &Conn<'_>, closes: bool) -> Result<()> {
+    scene.note("peer sends", conn.say_much(SOME)?);
+    let ended = if closes { conn.close() } else { conn.finish() };
+    scene.note("peer ends", ended?);
+    std::thread::sleep(STALLED);
+    let both = PollFlags::IN | PollFlags::RDHUP;
+    scene.note("poll before it reads", poll(socket, both, Duration::ZERO)?);
+    let received = hear_all(socket, Duration::from_millis(2));
+    scene.note("receive", received);
+    Ok(())
+}
 
 /// The application ends its half; a slow peer reads all of it and answers at length.
 fn half_by_application(scene: &Scene) -> Result<()> {
-    let (socket, conn) = scene.connected()?;
-    let received = std::thread::scope(|scope| -> Result<String> {
-        let sent = scope.spawn(|| {
-            let sent = send(&socket, &pattern(SOME));
-            outcome(sent.and_then(|()| socket.shutdown(Shutdown::Write)))
-        });
-        let received = conn.hear_all(5)?;
-        let sent = sent
-            .join()
-            .map_err(|_| anyhow::anyhow!("the sender panicked"))?;
-        scene.note("send and shutdown", sent);
-        Ok(received)
-    })?;
-    scene.note("peer receives", received);
+    let (socket, conn) = narrow(scene)?;
+    let sent = send(&socket, &pattern(SOME));
+    let sent = outcome(sent.and_then(|()| socket.shutdown(Shutdown::Write)));
+    scene.note("send and shutdown", sent);
+    std::thread::sleep(STALLED);
+    scene.note("peer's poll before it reads", conn.ready()?);
+    scene.note("peer receives", conn.hear_all(2)?);
     scene.note("send after shutdown", outcome(send(&socket, b"?")));
     let brief = Duration::from_millis(20);
     scene.note("poll for IN", poll(&socket, PollFlags::IN, brief)?);
-    std::thread::scope(|scope| -> Result<()> {
-        let reader = scope.spawn(|| hear_all(&socket, Duration::from_millis(5)));
-        scene.note("peer sends", conn.say_much(SOME)?);
-        scene.note("peer closes", conn.close()?);
-        let received = reader
-            .join()
-            .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
-        scene.note("receive", received);
-        Ok(())
-    })
+    read_late(scene, &socket, &conn, true)
 }
 
 /// The peer ends its half; the application reads slowly and answers.
 fn half_by_peer(scene: &Scene) -> Result<()> {
-    let (socket, conn) = scene.connected()?;
-    std::thread::scope(|scope| -> Result<()> {
-        let reader = scope.spawn(|| hear_all(&socket, Duration::from_millis(5)));
-        scene.note("peer sends", conn.say_much(SOME)?);
-        scene.note("peer ends its half", conn.finish()?);
-        let received = reader
-            .join()
-            .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
-        scene.note("receive", received);
-        Ok(())
-    })?;
+    let (socket, conn) = narrow(scene)?;
+    read_late(scene, &socket, &conn, false)?;
     scene.note("receive, once more", heard(recv(&socket, 8)));
     scene.note("send", outcome(send(&socket, b"one more thing")));
     scene.note("shutdown", outcome(socket.shutdown(Shutdown::Write)));

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::expected::{DIFFERENCES, Difference, Verdict};
+use super::expected::{DENIED, DIFFERENCES, Difference, PREMISES, Verdict};
+use super::{Way, name_in};
 
 /// What each case saw.
 pub type Seen = BTreeMap<String, BTreeMap<String, String>>;
@@ -28,37 +29,38 @@ pub fn findings(verdict: &Verdict, without: &Seen, with: &Seen) -> Vec<Finding> 
     against(&listed, without, with)
 }
 
+/// What is listed, by case and observation.
+type Listed<'a> = BTreeMap<(String, &'a str), &'a Difference>;
+
 fn against(listed: &[&Difference], without: &Seen, with: &Seen) -> Vec<Finding> {
-    let mut keys: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let listed: Listed<'_> = listed
+        .iter()
+        .flat_map(|row| row.cases().map(|case| ((case, row.what), *row)))
+        .collect();
+    let mut keys: BTreeSet<(String, &str)> = listed.keys().cloned().collect();
     for seen in [without, with] {
         for (case, observations) in seen {
-            keys.extend(observations.keys().map(|what| (&**case, &**what)));
+            keys.extend(observations.keys().map(|what| (case.clone(), &**what)));
         }
     }
-    keys.extend(
-        listed
-            .iter()
-            .map(|difference| (difference.case, difference.what)),
-    );
     keys.into_iter()
-        .filter_map(|key| finding(key, listed, without, with))
+        .filter_map(|key| finding(&key, &listed, without, with))
         .collect()
 }
 
 fn finding(
-    (case, what): (&str, &str),
-    listed: &[&Difference],
+    key: &(String, &str),
+    listed: &Listed<'_>,
     without: &Seen,
     with: &Seen,
 ) -> Option<Finding> {
+    let (case, what) = key;
     let value = |seen: &Seen| {
-        let value = seen.get(case).and_then(|case| case.get(what));
+        let value = seen.get(case).and_then(|case| case.get(*what));
         value.map_or_else(|| "(not seen)".to_owned(), Clone::clone)
     };
     let (without, with) = (value(without), value(with));
-    let expected = listed
-        .iter()
-        .find(|difference| (difference.case, difference.what) == (case, what));
+    let expected = listed.get(key);
     let problem = match expected {
         None if without == with => return None,
         None => "is not listed".to_owned(),
@@ -67,17 +69,41 @@ fn finding(
         Some(expected) => format!("listed as {} → {}", expected.without, expected.with),
     };
     Some(Finding {
-        case: case.to_owned(),
-        what: what.to_owned(),
+        case: case.clone(),
+        what: (*what).to_owned(),
         without,
         with,
         problem,
     })
 }
 
+/// What a run without weir does not show, though a case stands on it.
+pub fn lacking(without: &Seen) -> Vec<String> {
+    let each = PREMISES
+        .iter()
+        .flat_map(|premise| Way::ALL.iter().map(move |way| (premise, *way)));
+    each.filter_map(|((case, what, expected), way)| {
+        let case = name_in(case, way);
+        let seen = without.get(&case).and_then(|case| case.get(*what));
+        let is_there = seen.is_some_and(|seen| seen == expected);
+        (!is_there).then(|| format!("{case}, {what}: {seen:?}, not {expected}"))
+    })
+    .collect()
+}
+
+/// Every finding of the cases that are denied.
+pub fn as_denied(way: Way, seen: &Seen) -> Vec<Finding> {
+    let mut expected = Seen::new();
+    for (case, what, value) in DENIED {
+        let case = expected.entry(name_in(case, way)).or_default();
+        case.insert((*what).to_owned(), (*value).to_owned());
+    }
+    against(&[], &expected, seen)
+}
+
 /// The findings for a reader.
-pub fn table(verdict: &str, findings: &[Finding]) -> String {
-    let head = ["case", "observation", "without weir", verdict, ""];
+pub fn table([without, with]: [&str; 2], findings: &[Finding]) -> String {
+    let head = ["case", "observation", without, with, ""];
     let rows: Vec<[&str; 5]> = std::iter::once(head)
         .chain(findings.iter().map(|finding| {
             [
@@ -109,11 +135,13 @@ pub fn table(verdict: &str, findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance::Way;
     use crate::conformance::expected::Reason;
 
     const LISTED: Difference = Difference {
         verdict: "proxy",
         case: "a/b",
+        ways: &[Way::V6],
         what: "connect",
         without: "ECONNREFUSED",
         with: "OK",
@@ -122,7 +150,7 @@ mod tests {
 
     fn seen(value: &str) -> Seen {
         let observations = BTreeMap::from([("connect".to_owned(), value.to_owned())]);
-        BTreeMap::from([("a/b".to_owned(), observations)])
+        BTreeMap::from([("a6/b".to_owned(), observations)])
     }
 
     fn problems(listed: &[&Difference], without: &Seen, with: &Seen) -> Vec<String> {

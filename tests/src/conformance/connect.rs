@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::PollFlags;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Socket, Type};
 
 use super::Case;
 use super::call::{number, outcome, poll, recv, send, settle};
-use super::scene::{Scene, bounded, tcp};
+use super::scene::{Scene, bounded};
 use super::socket_options::{is_multipath, is_syn_data_acked, set_fast_open_connect};
 
 pub(super) const CASES: &[Case] = &[
@@ -23,16 +23,18 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// From the kernel's <linux/socket.h>; no crate names it.
-const MSG_FASTOPEN: i32 = 0x2000_0000;
+pub(super) const MSG_FASTOPEN: i32 = 0x2000_0000;
 
 /// One call, and the connection is there.
 fn blocking(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let socket = tcp()?;
-    scene.note("connect", outcome(socket.connect(&scene.to.live.into())));
+    let socket = scene.tcp()?;
+    scene.note("connect", outcome(socket.connect(&scene.live().into())));
     scene.note("SO_ERROR", error(&socket));
+    scene.names("then", &socket);
     send(&socket, b"?")?;
-    let (conn, _) = peer.accept(0)?;
+    let (conn, from) = peer.accept(0)?;
+    scene.note("peer sees from", scene.part_at_peer(from));
     conn.hear(8)?;
     scene.exchange("then", &socket, &conn)
 }
@@ -40,8 +42,8 @@ fn blocking(scene: &Scene) -> Result<()> {
 /// As every event loop does it.
 fn nonblocking(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let socket = tcp()?;
-    let to = scene.to.live.into();
+    let socket = scene.tcp()?;
+    let to = scene.live().into();
     socket.set_nonblocking(true)?;
     scene.note("connect", outcome(socket.connect(&to)));
     let ready = poll(&socket, PollFlags::OUT, Duration::from_secs(3))?;
@@ -60,11 +62,10 @@ fn nonblocking(scene: &Scene) -> Result<()> {
 /// A connected socket connects nowhere else.
 fn twice(scene: &Scene) -> Result<()> {
     let (socket, conn) = scene.connected()?;
-    let to = &scene.to;
     for (whom, addr) in [
-        ("live", to.live),
-        ("second", to.second),
-        ("closed", to.closed),
+        ("live", scene.live()),
+        ("second", scene.second()),
+        ("closed", scene.closed()),
     ] {
         let seen = outcome(socket.connect(&addr.into()));
         scene.note(&format!("connect again to {whom}"), seen);
@@ -80,7 +81,7 @@ fn again(scene: &Scene) -> Result<()> {
     scene.note("connect to AF_UNSPEC", outcome(parted));
     scene.names("after AF_UNSPEC", &socket);
     scene.note("peer receives", conn.hear(8)?);
-    let second = scene.to.second.into();
+    let second = scene.second().into();
     scene.note("connect to another", outcome(socket.connect(&second)));
     scene.names("after the second connect", &socket);
     send(&socket, b"?")?;
@@ -93,8 +94,8 @@ fn again(scene: &Scene) -> Result<()> {
 fn fast_open(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
     for (dial, data) in [("without a cookie", b"one?"), ("with a cookie", b"two?")] {
-        let socket = tcp()?;
-        let sent = socket.send_to_with_flags(data, &scene.to.live.into(), MSG_FASTOPEN);
+        let socket = scene.tcp()?;
+        let sent = socket.send_to_with_flags(data, &scene.live().into(), MSG_FASTOPEN);
         scene.note(&format!("sendto {dial}"), number(sent));
         let (conn, _) = peer.accept(0)?;
         scene.note(&format!("peer receives {dial}"), conn.hear(40)?);
@@ -109,13 +110,13 @@ fn fast_open(scene: &Scene) -> Result<()> {
 /// With a cookie `connect` returns at once and the first `send` connects.
 fn fast_open_connect(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let first = tcp()?;
-    first.send_to_with_flags(b"cookie?", &scene.to.live.into(), MSG_FASTOPEN)?;
+    let first = scene.tcp()?;
+    first.send_to_with_flags(b"cookie?", &scene.live().into(), MSG_FASTOPEN)?;
     let (conn, _) = peer.accept(0)?;
     conn.hear(40)?;
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     set_fast_open_connect(&socket)?;
-    scene.note("connect", outcome(socket.connect(&scene.to.live.into())));
+    scene.note("connect", outcome(socket.connect(&scene.live().into())));
     scene.names("before the first send", &socket);
     scene.note("send", outcome(send(&socket, b"?")));
     let (conn, _) = peer.accept(0)?;
@@ -128,8 +129,8 @@ fn fast_open_connect(scene: &Scene) -> Result<()> {
 /// Multipath TCP, to a peer that speaks it too.
 fn multipath(scene: &Scene) -> Result<()> {
     let peer = scene.peer_with(true, None)?;
-    let socket = multipath_socket()?;
-    scene.note("connect", outcome(socket.connect(&scene.to.live.into())));
+    let socket = multipath_socket(scene)?;
+    scene.note("connect", outcome(socket.connect(&scene.live().into())));
     send(&socket, b"?")?;
     let (conn, _) = peer.accept(0)?;
     conn.hear(8)?;
@@ -144,15 +145,15 @@ fn multipath(scene: &Scene) -> Result<()> {
 /// The same socket, after `AF_UNSPEC`, to another.
 fn multipath_again(scene: &Scene) -> Result<()> {
     let peer = scene.peer_with(true, None)?;
-    let socket = multipath_socket()?;
-    socket.connect(&scene.to.live.into())?;
+    let socket = multipath_socket(scene)?;
+    socket.connect(&scene.live().into())?;
     send(&socket, b"?")?;
     let (conn, _) = peer.accept(0)?;
     conn.hear(8)?;
     let parted = rustix::net::connect_unspec(&socket);
     scene.note("connect to AF_UNSPEC", outcome(parted));
     scene.names("after AF_UNSPEC", &socket);
-    let second = scene.to.second.into();
+    let second = scene.second().into();
     scene.note("connect to another", outcome(socket.connect(&second)));
     scene.names("after the second connect", &socket);
     send(&socket, b"?")?;
@@ -161,8 +162,10 @@ fn multipath_again(scene: &Scene) -> Result<()> {
     scene.exchange("then", &socket, &conn)
 }
 
-fn multipath_socket() -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))
+fn multipath_socket(scene: &Scene) -> Result<Socket> {
+    let socket = scene
+        .way
+        .socket(Type::STREAM, Protocol::MPTCP)
         .context("a kernel without Multipath TCP")?;
     bounded(socket)
 }

@@ -6,26 +6,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::event::PollFlags;
-use socket2::Socket;
+use socket2::{Socket, TcpKeepalive};
 
 use super::Case;
 use super::call::{fault, heard, outcome, poll, recv, send};
-use super::scene::{Scene, tcp};
+use super::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
-    Case::new("dead/closed", |scene| dial(scene, scene.to.closed)),
+    Case::new("dead/closed", |scene| dial(scene, scene.closed())),
     Case::new("dead/closed-nonblocking", closed_nonblocking),
-    Case::new("dead/unreachable", |scene| {
-        dial(scene, scene.to.unreachable)
-    }),
+    Case::new("dead/unreachable", |scene| dial(scene, scene.unreachable())),
     Case::new("dead/time-out", time_out),
     Case::new("dead/connecting", connecting),
     Case::new("dead/vanished", vanished),
+    Case::new("dead/probed", probed),
 ];
 
 /// A blocking connect that fails, and what is left of the socket.
 fn dial(scene: &Scene, whom: std::net::SocketAddr) -> Result<()> {
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     scene.note("connect", outcome(socket.connect(&whom.into())));
     scene.note("receive", heard(recv(&socket, 8)));
     scene.note("send", outcome(send(&socket, b"?")));
@@ -33,7 +32,7 @@ fn dial(scene: &Scene, whom: std::net::SocketAddr) -> Result<()> {
     // After `AF_UNSPEC` the socket is as good as new.
     rustix::net::connect_unspec(&socket)?;
     let peer = scene.peer()?;
-    let reconnect = socket.connect(&scene.to.live.into());
+    let reconnect = socket.connect(&scene.live().into());
     scene.note("connect to live with the same socket", outcome(reconnect));
     send(&socket, b"?")?;
     let (conn, _) = peer.accept(0)?;
@@ -43,9 +42,9 @@ fn dial(scene: &Scene, whom: std::net::SocketAddr) -> Result<()> {
 
 /// The error of a nonblocking connect comes by `poll` and `SO_ERROR`.
 fn closed_nonblocking(scene: &Scene) -> Result<()> {
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     socket.set_nonblocking(true)?;
-    let connected = socket.connect(&scene.to.closed.into());
+    let connected = socket.connect(&scene.closed().into());
     scene.note("connect", outcome(connected));
     // Not for OUT: that a proxy's connect succeeds first is seen in `dead/closed`.
     let limit = Duration::from_secs(5);
@@ -57,9 +56,9 @@ fn closed_nonblocking(scene: &Scene) -> Result<()> {
 
 /// `TCP_USER_TIMEOUT` bounds a connect that nobody answers.
 fn time_out(scene: &Scene) -> Result<()> {
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     socket.set_tcp_user_timeout(Some(Duration::from_millis(300)))?;
-    let connected = socket.connect(&scene.to.blackhole.into());
+    let connected = socket.connect(&scene.blackhole().into());
     scene.note("connect", outcome(connected));
     scene.note("receive", heard(recv(&socket, 8)));
     Ok(())
@@ -67,8 +66,8 @@ fn time_out(scene: &Scene) -> Result<()> {
 
 /// What a socket says while it connects.
 fn connecting(scene: &Scene) -> Result<()> {
-    let socket = tcp()?;
-    let to = scene.to.blackhole.into();
+    let socket = scene.tcp()?;
+    let to = scene.blackhole().into();
     socket.set_nonblocking(true)?;
     scene.note("connect", outcome(socket.connect(&to)));
     scene.note(
@@ -87,14 +86,27 @@ fn connecting(scene: &Scene) -> Result<()> {
 fn vanished(scene: &Scene) -> Result<()> {
     let (socket, _conn) = scene.connected()?;
     socket.set_tcp_user_timeout(Some(Duration::from_millis(300)))?;
-    let _lost = Lost::new(scene.to.peer_at.ip())?;
+    let _lost = Lost::new(scene.peer_at().ip())?;
     scene.note("send", outcome(send(&socket, b"?")));
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     scene.note("receive", heard(recv(&socket, 8)));
     Ok(())
 }
 
-/// A host to which the pod loses every packet, until this is dropped.
+/// Keep-alive probes find out the same where nobody sends.
+fn probed(scene: &Scene) -> Result<()> {
+    let (socket, _conn) = scene.connected()?;
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new().with_time(second).with_interval(second);
+    socket.set_tcp_keepalive(&keepalive.with_retries(1))?;
+    let _lost = Lost::new(scene.peer_at().ip())?;
+    socket.set_read_timeout(Some(Duration::from_secs(4)))?;
+    scene.note("receive", heard(recv(&socket, 8)));
+    Ok(())
+}
+
+/// A host to which the pod loses every packet, until this is dropped. Of such a
+/// route IPv6 tells by an error of its own, which the time-out then ends with.
 struct Lost(IpAddr);
 
 impl Lost {

@@ -94,7 +94,7 @@ fn report(scene: &Scene, child: &mut Child) -> Result<()> {
             .map_err(anyhow::Error::from)
     };
     let peer = next()?;
-    let live = scene.to.live.to_string();
+    let live = scene.live().to_string();
     let name = if peer == live { "live" } else { "a stranger" };
     scene.note("getpeername in the child", name);
     scene.note("send in the child", next()?);

@@ -13,7 +13,7 @@ use socket2::Socket;
 use super::Case;
 use super::call::{fault, flags, heard, outcome, poll, recv, send, settle};
 use super::remote::Conn;
-use super::scene::{Scene, tcp};
+use super::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("events/limits", limits),
@@ -51,7 +51,7 @@ fn all() -> PollFlags {
 
 /// What `poll` says in each state.
 fn poll_through_life(scene: &Scene) -> Result<()> {
-    let fresh = tcp()?;
+    let fresh = scene.tcp()?;
     scene.note("poll of a fresh socket", poll(&fresh, all(), BRIEF)?);
     let (socket, conn) = scene.connected()?;
     let note = |when: &str| -> Result<()> {
@@ -143,13 +143,13 @@ fn end(scene: &Scene, socket: &Socket, conn: &Conn<'_>) -> Result<()> {
 /// As event loops connect: register, connect, wait for the edge.
 fn epoll_connect(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     socket.set_nonblocking(true)?;
     let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
     let watch = Watch::new(&socket, events)?;
     scene.note("before connect", watch.wait(BRIEF)?);
     scene.note("before connect, once more", watch.wait(BRIEF)?);
-    scene.note("connect", outcome(socket.connect(&scene.to.live.into())));
+    scene.note("connect", outcome(socket.connect(&scene.live().into())));
     scene.note("the edge", watch.wait(LIMIT)?);
     scene.note("no further edge", watch.wait(BRIEF)?);
     let error = socket.take_error()?;
@@ -169,8 +169,8 @@ fn epoll_connect(scene: &Scene) -> Result<()> {
 /// A client that waits for its server to speak.
 fn server_first(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let socket = tcp()?;
-    scene.note("connect", outcome(socket.connect(&scene.to.live.into())));
+    let socket = scene.tcp()?;
+    scene.note("connect", outcome(socket.connect(&scene.live().into())));
     let (conn, _) = peer.accept(0)?;
     scene.note("poll, in silence", poll(&socket, all(), BRIEF)?);
     conn.say(b"220 ready")?;

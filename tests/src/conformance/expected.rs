@@ -4,12 +4,16 @@
 //! of the suite is held against it. Must never list what weir could keep equal
 //! without saying so in the reason.
 
+mod denied;
 mod differences;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+pub use denied::{DENIED, denied_as_markdown};
 pub use differences::DIFFERENCES;
+
+use super::{Way, name_in};
 
 /// What weir does with the connections of a run.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub struct Verdict {
     pub name: &'static str,
     /// Whom the run dials, which makes it that verdict.
     pub dial: Dial,
+    /// What the hooks count it as.
+    pub outcome: &'static str,
 }
 
 impl Verdict {
@@ -42,10 +48,10 @@ pub enum Dial {
 /// Every verdict that lets a connection through.
 #[rustfmt::skip]
 pub const VERDICTS: &[Verdict] = &[
-    Verdict { name: "direct", dial: Dial::Workload },
+    Verdict { name: "direct", dial: Dial::Workload, outcome: "direct" },
     // The prefix is no protocol's name, so the protocol is detected.
-    Verdict { name: PROXY, dial: Dial::Service("any") },
-    Verdict { name: "balance", dial: Dial::Service("tcp") },
+    Verdict { name: PROXY, dial: Dial::Service("any"), outcome: "proxied" },
+    Verdict { name: "balance", dial: Dial::Service("tcp"), outcome: "balanced" },
 ];
 
 /// Why a difference is there.
@@ -69,8 +75,6 @@ pub enum Reason {
     ErrorQueue,
     /// Bytes are taken by the proxy.
     Queue,
-    /// The listener gives out no cookies.
-    FastOpen,
     /// The listener speaks plain TCP.
     Multipath,
     /// TCP's urgent pointer is not passed on.
@@ -132,11 +136,6 @@ impl Reason {
                 "What weir has read counts as taken: `SIOCOUTQ`, and the send queue in `/proc/net/tcp`, \
                  say nothing of what the endpoint has.",
             ),
-            Self::FastOpen => (
-                "Fast Open falls back to a handshake",
-                "weir's listener gives out no Fast Open cookie, as the pod's own kernel settings decide on \
-                 that: the bytes follow the handshake, and `TCP_FASTOPEN_CONNECT` connects at once.",
-            ),
             Self::Multipath => (
                 "Multipath TCP is proxied as TCP",
                 "weir's listener speaks TCP, which Multipath TCP falls back to.",
@@ -150,13 +149,31 @@ impl Reason {
     }
 }
 
+/// What must be seen without weir in every way, or the case shows nothing.
+pub const PREMISES: &[(&str, &str, &str)] = &[
+    ("connect/fast-open", "data in the SYN with a cookie", "true"),
+    (
+        "close/half-by-the-application",
+        "peer's poll before it reads",
+        "IN",
+    ),
+    (
+        "close/half-by-the-application",
+        "poll before it reads",
+        "IN",
+    ),
+    ("close/half-by-the-peer", "poll before it reads", "IN"),
+];
+
 /// One thing that an application sees otherwise under a verdict.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Difference {
     /// The verdict.
     pub verdict: &'static str,
     /// The case.
     pub case: &'static str,
+    /// In which ways.
+    pub ways: &'static [Way],
     /// What the case notes.
     pub what: &'static str,
     /// What it is without weir.
@@ -165,6 +182,22 @@ pub struct Difference {
     pub with: &'static str,
     /// Why.
     pub reason: Reason,
+}
+
+impl Difference {
+    /// The case in each of the ways, as a run calls it.
+    pub(super) fn cases(&self) -> impl Iterator<Item = String> {
+        self.ways.iter().map(|way| name_in(self.case, *way))
+    }
+
+    /// What the documentation says of the ways: nothing, if it is so in each.
+    fn over(&self) -> String {
+        if self.ways == Way::ALL {
+            return String::new();
+        }
+        let ways: Vec<&str> = self.ways.iter().map(|way| way.text()).collect();
+        format!(" ({})", ways.join(", "))
+    }
 }
 
 /// The list as the documentation shows it.
@@ -186,14 +219,16 @@ pub fn as_markdown() -> String {
             let Difference {
                 verdict,
                 case,
+                ways: _,
                 what,
                 without,
                 with,
                 reason: _,
             } = row;
+            let over = row.over();
             let _: std::fmt::Result = writeln!(
                 text,
-                "| {verdict} | `{case}` | {what} | `{without}` | `{with}` |"
+                "| {verdict} | `{case}`{over} | {what} | `{without}` | `{with}` |"
             );
         }
         text.push('\n');

@@ -11,6 +11,7 @@ mod close;
 pub mod compare;
 mod connect;
 mod dead;
+mod denied;
 mod descriptors;
 mod events;
 pub mod expected;
@@ -21,15 +22,19 @@ mod remote;
 mod route;
 mod scene;
 mod socket_options;
+pub mod stage;
+mod table;
 mod transfer;
 mod udp;
 mod uring;
+mod way;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 pub use scene::Targets;
+pub use way::Way;
 
 use expected::Verdict;
 use scene::Scene;
@@ -38,7 +43,7 @@ use scene::Scene;
 #[derive(Clone, Copy)]
 pub struct Case {
     /// Family and name.
-    pub name: &'static str,
+    name: &'static str,
     run: fn(&Scene) -> Result<()>,
     is_datagrams: bool,
 }
@@ -58,16 +63,42 @@ impl Case {
             ..Self::new(name, run)
         }
     }
+}
+
+/// A case in one way.
+#[derive(Clone, Copy)]
+pub struct Run {
+    case: &'static Case,
+    /// The way.
+    pub way: Way,
+}
+
+impl Run {
+    /// Family, way, and name.
+    pub fn name(&self) -> String {
+        name_in(self.case.name, self.way)
+    }
+
+    /// Whether it sends datagrams.
+    pub fn is_datagrams(&self) -> bool {
+        self.case.is_datagrams
+    }
 
     /// Whether the verdict can be had for what the case sends: UDP is never proxied.
     pub fn is_under(&self, verdict: &Verdict) -> bool {
-        !self.is_datagrams || !verdict.is_proxy()
+        !self.case.is_datagrams || !verdict.is_proxy()
     }
 }
 
-/// Every case, in the order in which they are run.
-pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [
+/// What a case is called in a way: `connect/twice`, `connect6/twice`, `connect-mapped/twice`.
+fn name_in(case: &str, way: Way) -> String {
+    let (family, name) = case.split_once('/').expect("a family and a name");
+    format!("{family}{}/{name}", way.suffix())
+}
+
+/// Every case in every way, in the order in which they are run.
+pub fn runs() -> impl Iterator<Item = Run> {
+    let each = [
         connect::CASES,
         route::CASES,
         dead::CASES,
@@ -79,10 +110,18 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         descriptors::CASES,
         uring::CASES,
         udp::CASES,
-        udp::ROUTE_CASES,
-    ]
-    .into_iter()
-    .flatten()
+    ];
+    let each = each.into_iter().flatten().map(|case| (case, Way::ALL));
+    let four = udp::ROUTE_CASES.iter().map(|case| (case, &[Way::V4][..]));
+    each.chain(four)
+        .flat_map(|(case, ways)| ways.iter().map(move |way| Run { case, way: *way }))
+}
+
+/// The cases of what is denied, in every way.
+pub fn denied_runs() -> impl Iterator<Item = Run> {
+    denied::CASES
+        .iter()
+        .flat_map(|case| Way::ALL.iter().map(move |way| Run { case, way: *way }))
 }
 
 /// What the program inside a pod can be told.
@@ -120,11 +159,12 @@ impl Conformance {
 }
 
 fn run_case(name: &str, targets: Targets) -> Result<()> {
-    let case = cases()
-        .find(|case| case.name == name)
+    let run = runs()
+        .chain(denied_runs())
+        .find(|run| run.name() == name)
         .with_context(|| format!("there is no case `{name}`"))?;
-    let scene = Scene::new(targets)?;
-    (case.run)(&scene)?;
+    let scene = Scene::new(targets, run.way)?;
+    (run.case.run)(&scene)?;
     println!("{}", scene.into_json()?);
     Ok(())
 }

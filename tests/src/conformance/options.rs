@@ -9,8 +9,9 @@ use socket2::{Socket, TcpKeepalive};
 
 use super::Case;
 use super::call::{number, outcome, recv, send};
-use super::scene::{Scene, tcp};
+use super::scene::Scene;
 use super::socket_options::{segment, state, tcp_info};
+use super::way::Way;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("options/defaults", defaults),
@@ -55,10 +56,20 @@ fn read(scene: &Scene, when: &str, socket: &Socket) {
     note("IP_TTL", number(sockopt::ip_ttl(socket)));
     note("IP_TOS", number(sockopt::ip_tos(socket)));
     note("IP_MTU_DISCOVER", named(sockopt::ip_mtu_discover(socket)));
+    if scene.way.is_six() {
+        note("IPV6_V6ONLY", number(sockopt::ipv6_v6only(socket)));
+        let hops = sockopt::ipv6_unicast_hops(socket);
+        note("IPV6_UNICAST_HOPS", number(hops));
+        note("IPV6_TCLASS", number(sockopt::ipv6_tclass(socket)));
+        note(
+            "IPV6_MTU_DISCOVER",
+            named(sockopt::ipv6_mtu_discover(socket)),
+        );
+    }
 }
 
 fn defaults(scene: &Scene) -> Result<()> {
-    read(scene, "of a fresh socket", &tcp()?);
+    read(scene, "of a fresh socket", &scene.tcp()?);
     let (socket, _conn) = scene.connected()?;
     read(scene, "when connected", &socket);
     Ok(())
@@ -67,9 +78,9 @@ fn defaults(scene: &Scene) -> Result<()> {
 /// Everything that an application may set, before and after the connect.
 fn kept(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     set(scene, "before connect", &socket, 41)?;
-    socket.connect(&scene.to.live.into())?;
+    socket.connect(&scene.live().into())?;
     send(&socket, b"?")?;
     let (conn, _) = peer.accept(0)?;
     conn.hear(8)?;
@@ -102,12 +113,16 @@ fn set(scene: &Scene, when: &str, socket: &Socket, value: u32) -> Result<()> {
     note("TCP_CONGESTION", socket.set_tcp_congestion(b"reno"));
     note("IP_TTL", socket.set_ttl_v4(value));
     note("IP_TOS", socket.set_tos_v4(value & !3));
+    if scene.way.is_six() {
+        note("IPV6_UNICAST_HOPS", socket.set_unicast_hops_v6(value));
+        note("IPV6_TCLASS", socket.set_tclass_v6(value & !3));
+    }
     Ok(())
 }
 
 /// The fields of `TCP_INFO` that say something of the connection, not of the moment.
 fn information(scene: &Scene) -> Result<()> {
-    let fresh = tcp()?;
+    let fresh = scene.tcp()?;
     scene.note("state of a fresh socket", state(&fresh));
     let (socket, conn) = scene.connected()?;
     scene.exchange("first", &socket, &conn)?;
@@ -136,9 +151,9 @@ fn information(scene: &Scene) -> Result<()> {
 
 /// What the size of a packet on the way is derived to.
 fn path(scene: &Scene) -> Result<()> {
-    let fresh = tcp()?;
+    let fresh = scene.tcp()?;
     scene.note("TCP_MAXSEG of a fresh socket", number(segment(&fresh)));
-    scene.note("IP_MTU of a fresh socket", number(sockopt::ip_mtu(&fresh)));
+    scene.note("MTU of a fresh socket", number(mtu(scene, &fresh)));
     let (socket, _conn) = scene.connected()?;
     let note = |what: &str, seen: io::Result<u32>, network: u32| {
         scene.note(&format!("{what} when connected"), size(seen, network));
@@ -148,10 +163,18 @@ fn path(scene: &Scene) -> Result<()> {
         segment(&socket).map_err(io::Error::from),
         FRAME,
     );
-    note("IP_MTU", Ok(sockopt::ip_mtu(&socket)?), FRAME);
+    note("MTU", Ok(mtu(scene, &socket)?), FRAME);
     let buffer = u32::try_from(sockopt::socket_send_buffer_size(&socket)?)?;
     note("SO_SNDBUF", Ok(buffer), BUFFER);
     Ok(())
+}
+
+/// `IP_MTU`, or `IPV6_MTU`.
+fn mtu(scene: &Scene, socket: &Socket) -> rustix::io::Result<u32> {
+    match scene.way {
+        Way::V4 | Way::Mapped => sockopt::ip_mtu(socket),
+        Way::V6 => sockopt::ipv6_mtu(socket),
+    }
 }
 
 /// A size that depends on the kernel, as against the network's.

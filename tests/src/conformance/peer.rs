@@ -10,13 +10,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::event::PollFlags;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::call::{hear_all, heard, outcome, pattern, recv, send, settle, urgent};
+use super::call::{hear_all, heard, outcome, pattern, poll, recv, send, settle, urgent};
 use super::udp::far::{AskDatagrams, Datagrams};
 
 const TIMEOUT: Duration = Duration::from_secs(6);
+/// Where the receive buffer is chosen: what a case says is taken at once.
+const SEND_BUFFER: usize = 200_000;
 
 /// What a case asks for. Each request is answered once, in order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,7 +28,7 @@ pub(super) enum Ask {
     Listen {
         at: SocketAddr,
         multipath: bool,
-        receive_buffer: Option<usize>,
+        buffer: Option<usize>,
     },
     /// The next connection of a listener; connections are numbered in this order.
     Accept { listener: usize },
@@ -41,6 +44,8 @@ pub(super) enum Ask {
     HearUrgent { conn: usize },
     /// Everything to the end, with a pause after each read.
     HearAll { conn: usize, pause_ms: u64 },
+    /// Whether there is something to read, or the end.
+    Ready { conn: usize },
     /// FIN.
     Finish { conn: usize },
     /// Close; with RST if `abort`.
@@ -100,8 +105,8 @@ impl End {
             Ask::Listen {
                 at,
                 multipath,
-                receive_buffer,
-            } => self.listen(at, multipath, receive_buffer)?,
+                buffer,
+            } => self.listen(at, multipath, buffer)?,
             Ask::Accept { listener } => return self.accept(listener),
             Ask::Datagrams(ask) => return self.datagrams.answer(ask),
             Ask::Say { conn, data } => outcome(send(self.conn(conn)?, &data)),
@@ -113,6 +118,10 @@ impl End {
             Ask::HearUrgent { conn } => take_urgent(self.conn(conn)?),
             Ask::HearAll { conn, pause_ms } => {
                 hear_all(self.conn(conn)?, Duration::from_millis(pause_ms))
+            }
+            Ask::Ready { conn } => {
+                let both = PollFlags::IN | PollFlags::RDHUP;
+                poll(self.conn(conn)?, both, Duration::ZERO)?
             }
             Ask::Finish { conn } => outcome(self.conn(conn)?.shutdown(std::net::Shutdown::Write)),
             Ask::Close { conn, abort } => {
@@ -126,22 +135,18 @@ impl End {
         Ok(Answer { said, from: None })
     }
 
-    fn listen(
-        &mut self,
-        at: SocketAddr,
-        multipath: bool,
-        receive_buffer: Option<usize>,
-    ) -> Result<String> {
+    fn listen(&mut self, at: SocketAddr, multipath: bool, buffer: Option<usize>) -> Result<String> {
         let protocol = if multipath {
             Protocol::MPTCP
         } else {
             Protocol::TCP
         };
         for port in [at.port(), at.port() + 1] {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(protocol))?;
+            let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(protocol))?;
             socket.set_reuse_address(true)?;
-            if let Some(len) = receive_buffer {
+            if let Some(len) = buffer {
                 socket.set_recv_buffer_size(len)?;
+                socket.set_send_buffer_size(SEND_BUFFER)?;
             }
             socket.set_read_timeout(Some(TIMEOUT))?;
             let at = SocketAddr::new(at.ip(), port).into();

@@ -44,12 +44,12 @@ impl Peer {
         &self,
         at: SocketAddr,
         multipath: bool,
-        receive_buffer: Option<usize>,
+        buffer: Option<usize>,
     ) -> Result<()> {
         let ask = Ask::Listen {
             at,
             multipath,
-            receive_buffer,
+            buffer,
         };
         self.ask(&ask).map(drop)
     }
@@ -112,6 +112,10 @@ impl Conn<'_> {
             conn: self.number,
             pause_ms,
         })
+    }
+
+    pub(super) fn ready(&self) -> Result<String> {
+        self.ask(&Ask::Ready { conn: self.number })
     }
 
     pub(super) fn finish(&self) -> Result<String> {

@@ -10,36 +10,43 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Protocol, SockAddr, Socket, Type};
 
 use super::call::{fault, heard, outcome, recv, send};
 use super::remote::{Conn, Peer};
+use super::way::Way;
 
 /// Every call ends within this, so every case does.
 const TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Whom a case dials, and who it is itself.
+/// Whom a case dials, and who it is itself: each over IPv4 and over IPv6.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Targets {
-    /// The peer's first port.
+    /// The peer's first port; the second and the closed one follow it.
     #[arg(long)]
     pub live: SocketAddr,
-    /// The peer's second port.
-    #[arg(long)]
-    pub second: SocketAddr,
-    /// The peer's first port, over IPv6; the second and the closed one follow it.
+    /// The same over IPv6.
     #[arg(long)]
     pub live6: SocketAddr,
-    /// A port of the peer on which nobody listens.
-    #[arg(long)]
-    pub closed: SocketAddr,
     /// Where no route leads.
     #[arg(long)]
     pub unreachable: SocketAddr,
+    /// The same over IPv6.
+    #[arg(long)]
+    pub unreachable6: SocketAddr,
     /// Where every packet is lost.
     #[arg(long)]
     pub blackhole: SocketAddr,
-    /// The address that the peer listens on for `live`; for `second` the port above.
+    /// The same over IPv6.
+    #[arg(long)]
+    pub blackhole6: SocketAddr,
+    /// What the pod may not reach.
+    #[arg(long)]
+    pub denied: SocketAddr,
+    /// The same over IPv6.
+    #[arg(long)]
+    pub denied6: SocketAddr,
+    /// The address that the peer listens on for `live`; for the second the port above.
     #[arg(long)]
     pub peer_at: SocketAddr,
     /// The same over IPv6.
@@ -51,12 +58,15 @@ pub struct Targets {
     /// The pod's address on `eth0`.
     #[arg(long)]
     pub own: IpAddr,
-    /// The pod's IPv6 address on `eth0`.
+    /// The same over IPv6.
     #[arg(long)]
     pub own6: IpAddr,
     /// The pod's address on `eth1`.
     #[arg(long)]
     pub other_own: IpAddr,
+    /// The same over IPv6.
+    #[arg(long)]
+    pub other_own6: IpAddr,
 }
 
 impl Targets {
@@ -66,16 +76,19 @@ impl Targets {
         [
             ("--live", self.live.to_string()),
             ("--live6", self.live6.to_string()),
-            ("--second", self.second.to_string()),
-            ("--closed", self.closed.to_string()),
             ("--unreachable", self.unreachable.to_string()),
+            ("--unreachable6", self.unreachable6.to_string()),
             ("--blackhole", self.blackhole.to_string()),
+            ("--blackhole6", self.blackhole6.to_string()),
+            ("--denied", self.denied.to_string()),
+            ("--denied6", self.denied6.to_string()),
             ("--peer-at", self.peer_at.to_string()),
             ("--peer-at6", self.peer_at6.to_string()),
             ("--peer", peer),
             ("--own", self.own.to_string()),
             ("--own6", self.own6.to_string()),
             ("--other-own", self.other_own.to_string()),
+            ("--other-own6", self.other_own6.to_string()),
         ]
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), value])
@@ -85,18 +98,20 @@ impl Targets {
 
 /// A case at work.
 pub(super) struct Scene {
-    /// Whom to dial.
-    pub(super) to: Targets,
+    to: Targets,
+    /// How its sockets name it.
+    pub(super) way: Way,
     peer: Peer,
     listening: Cell<bool>,
     seen: RefCell<BTreeMap<String, String>>,
 }
 
 impl Scene {
-    pub(super) fn new(to: Targets) -> Result<Self> {
+    pub(super) fn new(to: Targets, way: Way) -> Result<Self> {
         let peer = Peer::at(&to.peer)?;
         Ok(Self {
             to,
+            way,
             peer,
             listening: Cell::new(false),
             seen: RefCell::default(),
@@ -125,19 +140,23 @@ impl Scene {
     }
 
     /// The peer; the first call says whether its sockets speak Multipath TCP,
-    /// and how large their receive buffers are.
+    /// and how large their buffers are.
     pub(super) fn peer_with(&self, multipath: bool, buffer: Option<usize>) -> Result<&Peer> {
         if !self.listening.replace(true) {
-            self.peer.listen(self.to.peer_at, multipath, buffer)?;
+            self.peer.listen(self.peer_at(), multipath, buffer)?;
         }
         Ok(&self.peer)
     }
 
     /// A connection to the peer over which each end has spoken.
     pub(super) fn connected(&self) -> Result<(Socket, Conn<'_>)> {
+        self.connected_by(self.tcp()?)
+    }
+
+    /// The same, by a socket that the case has made.
+    pub(super) fn connected_by(&self, socket: Socket) -> Result<(Socket, Conn<'_>)> {
         let peer = self.peer()?;
-        let socket = tcp()?;
-        socket.connect(&self.to.live.into())?;
+        socket.connect(&self.live().into())?;
         send(&socket, b"?")?;
         let (conn, _) = peer.accept(0)?;
         conn.hear(8)?;
@@ -157,12 +176,18 @@ impl Scene {
 
     /// Notes both names of a socket.
     pub(super) fn names(&self, when: &str, socket: &Socket) {
+        let (peer, own) = self.both_names(socket);
+        self.note(&format!("getpeername {when}"), peer);
+        self.note(&format!("getsockname {when}"), own);
+    }
+
+    /// Whom a socket talks to, and who it is.
+    pub(super) fn both_names(&self, socket: &Socket) -> (String, String) {
         let named = |addr: std::io::Result<SockAddr>| match addr {
             Ok(addr) => self.named(&addr),
             Err(error) => fault(&error),
         };
-        self.note(&format!("getpeername {when}"), named(socket.peer_addr()));
-        self.note(&format!("getsockname {when}"), named(socket.local_addr()));
+        (named(socket.peer_addr()), named(socket.local_addr()))
     }
 
     /// The part that an address plays.
@@ -171,63 +196,118 @@ impl Scene {
             .map_or_else(|| "no address".to_owned(), |addr| self.part(addr))
     }
 
-    /// The same of an address that is known as one.
+    /// The same of an address that is known as one; its form is told where it is
+    /// not the way's.
     pub(super) fn part(&self, addr: SocketAddr) -> String {
-        let to = &self.to;
+        let odd = self.way.oddity(addr.ip());
         let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        let mapped = if plain == addr { "" } else { " (mapped)" };
-        let port6 = |above: u16| SocketAddr::new(to.live6.ip(), to.live6.port() + above);
         let dialled = [
-            (port6(0), "live (IPv6)"),
-            (port6(1), "second (IPv6)"),
-            (port6(2), "closed (IPv6)"),
-            (to.live, "live"),
-            (to.second, "second"),
-            (to.closed, "closed"),
-            (to.unreachable, "unreachable"),
-            (to.blackhole, "blackhole"),
+            (self.live(), "live"),
+            (self.second(), "second"),
+            (self.closed(), "closed"),
+            (self.unreachable(), "unreachable"),
+            (self.blackhole(), "blackhole"),
         ];
-        if let Some((_, part)) = dialled.into_iter().find(|(dialled, _)| *dialled == plain) {
-            return format!("{part}{mapped}");
+        let is = |dialled: SocketAddr| {
+            (dialled.ip().to_canonical(), dialled.port()) == (plain.ip(), plain.port())
+        };
+        if let Some((_, part)) = dialled.into_iter().find(|(dialled, _)| is(*dialled)) {
+            return format!("{part}{odd}");
         }
-        let port = if plain.port() == 0 { "0" } else { "port" };
+        let (to, port) = (&self.to, if plain.port() == 0 { "0" } else { "port" });
         match plain.ip() {
-            ip if ip == to.own => format!("own:{port}{mapped}"),
-            ip if ip == to.own6 => format!("own:{port} (IPv6)"),
-            ip if ip == to.other_own => format!("other own:{port}{mapped}"),
-            ip if ip.is_unspecified() => format!("any:{port}{mapped}"),
+            ip if ip == to.own || ip == to.own6 => format!("own:{port}{odd}"),
+            ip if ip == to.other_own || ip == to.other_own6 => format!("other own:{port}{odd}"),
+            ip if ip.is_unspecified() => format!("any:{port}{odd}"),
             _ => "a stranger".to_owned(),
         }
     }
-}
 
-impl Scene {
+    /// The part that an address plays which the peer saw.
+    pub(super) fn part_at_peer(&self, addr: SocketAddr) -> String {
+        self.part(self.way.of_peer(addr))
+    }
+
     /// The part that a host plays.
     pub(super) fn host(&self, ip: IpAddr) -> String {
         let (to, plain) = (&self.to, ip.to_canonical());
-        let mapped = if plain == ip { "" } else { " (mapped)" };
         let hosts = [
-            (to.live.ip(), "live's host"),
-            (to.live6.ip(), "live's host (IPv6)"),
-            (to.own, "own"),
-            (to.own6, "own (IPv6)"),
-            (to.other_own, "other own"),
-            (to.peer_at.ip(), "the endpoint's host"),
-            (to.peer_at6.ip(), "the endpoint's host (IPv6)"),
+            ([to.live.ip(), to.live6.ip()], "live's host"),
+            ([to.own, to.own6], "own"),
+            ([to.other_own, to.other_own6], "other own"),
+            ([to.peer_at.ip(), to.peer_at6.ip()], "the endpoint's host"),
         ];
-        let known = hosts.into_iter().find(|(host, _)| *host == plain);
+        let known = hosts.into_iter().find(|(host, _)| host.contains(&plain));
         let known = known.map_or("a stranger", |(_, part)| part);
-        format!("{known}{mapped}")
+        format!("{known}{}", self.way.oddity(ip))
     }
 }
 
-/// A TCP socket.
-pub(super) fn tcp() -> Result<Socket> {
-    bounded(Socket::new(
-        Domain::IPV4,
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?)
+/// Whom the case dials, and who it is, as its way has it.
+impl Scene {
+    pub(super) fn live(&self) -> SocketAddr {
+        self.way.named(self.to.live, self.to.live6)
+    }
+
+    /// The peer's second port.
+    pub(super) fn second(&self) -> SocketAddr {
+        above(self.live(), 1)
+    }
+
+    /// A port of the peer on which nobody listens.
+    pub(super) fn closed(&self) -> SocketAddr {
+        above(self.live(), 2)
+    }
+
+    pub(super) fn unreachable(&self) -> SocketAddr {
+        self.way.named(self.to.unreachable, self.to.unreachable6)
+    }
+
+    pub(super) fn blackhole(&self) -> SocketAddr {
+        self.way.named(self.to.blackhole, self.to.blackhole6)
+    }
+
+    /// What the pod may not reach.
+    pub(super) fn denied(&self) -> SocketAddr {
+        self.way.named(self.to.denied, self.to.denied6)
+    }
+
+    /// Where the peer listens: it has no mapped addresses.
+    pub(super) fn peer_at(&self) -> SocketAddr {
+        match self.way {
+            Way::V4 | Way::Mapped => self.to.peer_at,
+            Way::V6 => self.to.peer_at6,
+        }
+    }
+
+    /// The same over IPv4 and over IPv6.
+    pub(super) fn peer_at_both(&self) -> [SocketAddr; 2] {
+        [self.to.peer_at, self.to.peer_at6]
+    }
+
+    /// The pod's own address with a port.
+    pub(super) fn own(&self, port: u16) -> SocketAddr {
+        self.own_of(self.to.own, self.to.own6, port)
+    }
+
+    /// The same of its other device.
+    pub(super) fn other_own(&self, port: u16) -> SocketAddr {
+        self.own_of(self.to.other_own, self.to.other_own6, port)
+    }
+
+    fn own_of(&self, four: IpAddr, six: IpAddr, port: u16) -> SocketAddr {
+        let at = |ip| SocketAddr::new(ip, port);
+        self.way.named(at(four), at(six))
+    }
+
+    /// A TCP socket.
+    pub(super) fn tcp(&self) -> Result<Socket> {
+        bounded(self.way.socket(Type::STREAM, Protocol::TCP)?)
+    }
+}
+
+fn above(addr: SocketAddr, ports: u16) -> SocketAddr {
+    SocketAddr::new(addr.ip(), addr.port() + ports)
 }
 
 /// A socket whose calls all end.

@@ -14,8 +14,9 @@ use super::Case;
 use super::call::{
     fault, hear_all, heard, number, outcome, pattern, poll, recv, send, settle, told,
 };
-use super::scene::{Scene, tcp};
+use super::scene::Scene;
 use super::socket_options::set_low_water;
+use super::table::Row;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("transfer/single-bytes", single_bytes),
@@ -64,8 +65,8 @@ fn single_bytes(scene: &Scene) -> Result<()> {
 /// A first word that could be the beginning of many a protocol, then silence.
 fn single_word(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
-    let socket = tcp()?;
-    socket.connect(&scene.to.live.into())?;
+    let socket = scene.tcp()?;
+    socket.connect(&scene.live().into())?;
     scene.note("send", outcome(send(&socket, b"GET")));
     let (conn, _) = peer.accept(0)?;
     scene.note("peer receives", conn.hear(8)?);
@@ -252,27 +253,13 @@ fn queue(scene: &Scene) -> Result<()> {
     let (socket, conn) = scene.connected()?;
     let data = pattern(20_000);
     send(&socket, &data)?;
-    settle(|| queued(&socket).is_ok_and(|queued| queued == 0));
-    let queued = queued(&socket)?;
+    let queued = || Row::of(scene.way, "tcp", &socket)?.sending();
+    settle(|| queued().is_ok_and(|queued| queued == 0));
+    let queued = queued()?;
     scene.note("queued", if queued == 0 { "nothing" } else { "some" });
     socket.shutdown(std::net::Shutdown::Write)?;
     scene.note("peer receives", conn.hear_all(0)?);
     Ok(())
-}
-
-/// The send queue of a socket, from the kernel's table.
-fn queued(socket: &Socket) -> Result<u64> {
-    let own = socket.local_addr()?.as_socket().context("it is bound")?;
-    let port = format!(":{:04X}", own.port());
-    let table = std::fs::read_to_string("/proc/self/net/tcp").context("no table of sockets")?;
-    let queues = table
-        .lines()
-        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-        .find(|row| row.get(1).is_some_and(|local| local.ends_with(&port)))
-        .and_then(|row| row.get(4).map(|queues| (*queues).to_owned()))
-        .context("the socket is not listed")?;
-    let sending = queues.split(':').next().context("two queues")?;
-    u64::from_str_radix(sending, 16).context("a number")
 }
 
 /// Urgent data from the application to the peer.

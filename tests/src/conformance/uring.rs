@@ -12,7 +12,8 @@ use anyhow::Result;
 
 use super::Case;
 use super::call::{heard, number, outcome};
-use super::scene::{Scene, tcp};
+use super::denied::{left, talks};
+use super::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("uring/live", live),
@@ -40,11 +41,11 @@ fn done<T>(ring: &mut Ring, operation: impl Future<Output = io::Result<T>>) -> i
 fn live(scene: &Scene) -> Result<()> {
     let peer = scene.peer()?;
     let mut ring = Ring::new()?;
-    let socket = tcp()?;
+    let socket = scene.tcp()?;
     let fd = AsyncFd::new(OwnedFd::from(socket.try_clone()?), ring.sq());
     scene.note(
         "connect",
-        outcome(done(&mut ring, fd.connect(scene.to.live))),
+        outcome(done(&mut ring, fd.connect(scene.live()))),
     );
     scene.names("then", &socket);
     scene.note("send", number(done(&mut ring, fd.send("ping?"))));
@@ -62,12 +63,29 @@ fn live(scene: &Scene) -> Result<()> {
 /// A connect that is refused.
 fn closed(scene: &Scene) -> Result<()> {
     let mut ring = Ring::new()?;
-    let fd = AsyncFd::new(OwnedFd::from(tcp()?), ring.sq());
+    let fd = AsyncFd::new(OwnedFd::from(scene.tcp()?), ring.sq());
     scene.note(
         "connect",
-        outcome(done(&mut ring, fd.connect(scene.to.closed))),
+        outcome(done(&mut ring, fd.connect(scene.closed()))),
     );
     let received = done(&mut ring, fd.recv(Vec::with_capacity(8)));
     scene.note("receive", heard(received));
     Ok(())
+}
+
+/// A connect that is denied, and one to a peer by the same socket.
+pub(super) fn denied(scene: &Scene) -> Result<()> {
+    let peer = scene.peer()?;
+    let mut ring = Ring::new()?;
+    let socket = scene.tcp()?;
+    let fd = AsyncFd::new(OwnedFd::from(socket.try_clone()?), ring.sq());
+    let connected = done(&mut ring, fd.connect(scene.denied()));
+    scene.note("connect", outcome(connected));
+    left(scene, &socket)?;
+    let connected = done(&mut ring, fd.connect(scene.live()));
+    scene.note("connect to live then", outcome(connected));
+    scene.note("send", number(done(&mut ring, fd.send("ping?"))));
+    let (conn, _) = peer.accept(0)?;
+    scene.note("peer receives", conn.hear(8)?);
+    talks(scene, "at last", &socket, &conn)
 }

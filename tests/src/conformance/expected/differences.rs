@@ -1,6 +1,7 @@
 //! Case by case: what is seen otherwise, exactly.
 
 use super::{Difference, Reason};
+use crate::conformance::Way;
 
 const fn proxy(
     reason: Reason,
@@ -12,6 +13,7 @@ const fn proxy(
     Difference {
         verdict: "proxy",
         case,
+        ways: Way::ALL,
         what,
         without,
         with,
@@ -32,6 +34,16 @@ const fn balance(
     }
 }
 
+/// In these ways alone.
+const fn over(ways: &'static [Way], difference: Difference) -> Difference {
+    Difference { ways, ..difference }
+}
+
+/// What travels as IPv4.
+const FOUR: &[Way] = &[Way::V4, Way::Mapped];
+/// What travels as IPv6.
+const SIX: &[Way] = &[Way::V6];
+
 /// All of them.
 #[rustfmt::skip]
 pub const DIFFERENCES: &[Difference] = &[
@@ -49,9 +61,12 @@ pub const DIFFERENCES: &[Difference] = &[
     proxy(Reason::DeadEndpoint, "dead/connecting", "connect, meanwhile", "EALREADY", "OK"),
     proxy(Reason::DeadEndpoint, "uring/closed", "connect", "ECONNREFUSED", "OK"),
     proxy(Reason::DeadEndpoint, "uring/closed", "receive", "FIN", "ECONNRESET"),
-    proxy(Reason::TimeOuts, "dead/vanished", "receive", "ETIMEDOUT", "EAGAIN"),
+    over(FOUR, proxy(Reason::TimeOuts, "dead/vanished", "receive", "ETIMEDOUT", "EAGAIN")),
+    over(SIX, proxy(Reason::TimeOuts, "dead/vanished", "receive", "EINVAL", "EAGAIN")),
+    over(FOUR, proxy(Reason::TimeOuts, "dead/probed", "receive", "ETIMEDOUT", "EAGAIN")),
+    over(SIX, proxy(Reason::TimeOuts, "dead/probed", "receive", "EINVAL", "EAGAIN")),
     proxy(Reason::Path, "options/path", "TCP_MAXSEG when connected", "the network's", "larger"),
-    proxy(Reason::Path, "options/path", "IP_MTU when connected", "the network's", "larger"),
+    proxy(Reason::Path, "options/path", "MTU when connected", "the network's", "larger"),
     proxy(Reason::Path, "options/path", "SO_SNDBUF when connected", "the network's", "larger"),
     proxy(Reason::Path, "options/tcp-info", "tcpi_snd_mss", "the network's", "larger"),
     proxy(Reason::Path, "options/tcp-info", "tcpi_advmss", "the network's", "larger"),
@@ -66,25 +81,17 @@ pub const DIFFERENCES: &[Difference] = &[
     proxy(Reason::SharedPort, "route/same-source-port", "connect to second", "OK", "EADDRNOTAVAIL"),
     proxy(Reason::SharedPort, "route/same-source-port", "getpeername of the second", "second", "ENOTCONN"),
     proxy(Reason::SharedPort, "route/same-source-port", "send on the second", "OK", "EPIPE"),
-    proxy(Reason::Listed, "names/listed", "remote end in /proc/net/tcp", "live", "a stranger"),
-    balance(Reason::Listed, "names/listed", "remote end in /proc/net/tcp", "live", "a stranger"),
+    proxy(Reason::Listed, "names/listed", "remote end in the kernel's table", "live", "a stranger"),
+    balance(Reason::Listed, "names/listed", "remote end in the kernel's table", "live", "a stranger"),
     balance(Reason::Listed, "udp/listed", "remote end in the kernel's table", "live", "a stranger"),
-    balance(Reason::Listed, "udp6/listed", "remote end in the kernel's table", "live", "a stranger"),
-    balance(Reason::Listed, "udp-mapped/listed", "remote end in the kernel's table", "live", "a stranger"),
-    balance(Reason::ErrorQueue, "udp/error-queue", "MSG_ERRQUEUE then", "\"lost\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host"),
-    balance(Reason::ErrorQueue, "udp/error-queue", "MSG_ERRQUEUE at last", "\"lost too\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host", "\"lost too\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host"),
-    balance(Reason::ErrorQueue, "udp/error-queue-connected", "MSG_ERRQUEUE then", "\"lost\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host"),
-    balance(Reason::ErrorQueue, "udp6/error-queue", "MSG_ERRQUEUE then", "\"lost\" from closed (IPv6), MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by live's host (IPv6)", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by the endpoint's host (IPv6)"),
-    balance(Reason::ErrorQueue, "udp6/error-queue", "MSG_ERRQUEUE at last", "\"lost too\" from closed (IPv6), MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by live's host (IPv6)", "\"lost too\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by the endpoint's host (IPv6)"),
-    balance(Reason::ErrorQueue, "udp6/error-queue-connected", "MSG_ERRQUEUE then", "\"lost\" from closed (IPv6), MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by live's host (IPv6)", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by the endpoint's host (IPv6)"),
-    balance(Reason::ErrorQueue, "udp-mapped/error-queue", "MSG_ERRQUEUE then", "\"lost\" from closed (mapped), MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host (mapped)", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host (mapped)"),
-    balance(Reason::ErrorQueue, "udp-mapped/error-queue", "MSG_ERRQUEUE at last", "\"lost too\" from closed (mapped), MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host (mapped)", "\"lost too\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host (mapped)"),
-    balance(Reason::ErrorQueue, "udp-mapped/error-queue-connected", "MSG_ERRQUEUE then", "\"lost\" from closed (mapped), MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host (mapped)", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host (mapped)"),
-    balance(Reason::ErrorQueue, "udp/time-to-live", "MSG_ERRQUEUE then", "\"?\" from live, MSG_ERRQUEUE, EHOSTUNREACH of origin 2, type 11, code 0, told by a stranger", "\"?\" from a stranger, MSG_ERRQUEUE, EHOSTUNREACH of origin 2, type 11, code 0, told by a stranger"),
+    over(FOUR, balance(Reason::ErrorQueue, "udp/error-queue", "MSG_ERRQUEUE then", "\"lost\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host")),
+    over(SIX, balance(Reason::ErrorQueue, "udp/error-queue", "MSG_ERRQUEUE then", "\"lost\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by live's host", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by the endpoint's host")),
+    over(FOUR, balance(Reason::ErrorQueue, "udp/error-queue", "MSG_ERRQUEUE at last", "\"lost too\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host", "\"lost too\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host")),
+    over(SIX, balance(Reason::ErrorQueue, "udp/error-queue", "MSG_ERRQUEUE at last", "\"lost too\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by live's host", "\"lost too\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by the endpoint's host")),
+    over(FOUR, balance(Reason::ErrorQueue, "udp/error-queue-connected", "MSG_ERRQUEUE then", "\"lost\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by live's host", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 2, type 3, code 3, told by the endpoint's host")),
+    over(SIX, balance(Reason::ErrorQueue, "udp/error-queue-connected", "MSG_ERRQUEUE then", "\"lost\" from closed, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by live's host", "\"lost\" from a stranger, MSG_ERRQUEUE, ECONNREFUSED of origin 3, type 1, code 4, told by the endpoint's host")),
+    over(&[Way::V4], balance(Reason::ErrorQueue, "udp/time-to-live", "MSG_ERRQUEUE then", "\"?\" from live, MSG_ERRQUEUE, EHOSTUNREACH of origin 2, type 11, code 0, told by a stranger", "\"?\" from a stranger, MSG_ERRQUEUE, EHOSTUNREACH of origin 2, type 11, code 0, told by a stranger")),
     proxy(Reason::Queue, "transfer/queue", "queued", "some", "nothing"),
-    proxy(Reason::FastOpen, "connect/fast-open", "data in the SYN with a cookie", "true", "false"),
-    proxy(Reason::FastOpen, "connect/fast-open-connect", "getpeername before the first send", "ENOTCONN", "live"),
-    proxy(Reason::FastOpen, "connect/fast-open-connect", "data in the SYN", "true", "false"),
     proxy(Reason::Multipath, "connect/multipath", "is Multipath TCP", "1", "0"),
     proxy(Reason::Urgent, "transfer/urgent-received", "poll for PRI", "PRI", "nothing"),
     proxy(Reason::Urgent, "transfer/urgent-received", "MSG_OOB", "\"!\"", "EINVAL"),

@@ -8,7 +8,8 @@ use rustix::event::PollFlags;
 use socket2::Socket;
 
 use super::super::call::{fault, heard, outcome, poll, recv};
-use super::ground::{BRIEF, Ground, LIMIT, Way};
+use super::super::way::Way;
+use super::ground::{BRIEF, Ground, LIMIT};
 
 /// What the pod's routing rules send nowhere.
 const MARK: u32 = 7;
@@ -66,10 +67,10 @@ pub(super) fn closed_unconnected(ground: &Ground<'_>) -> Result<()> {
 }
 
 fn ask_for_errors(ground: &Ground<'_>, socket: &Socket) -> Result<()> {
-    if ground.way != Way::V6 {
+    if ground.scene.way != Way::V6 {
         setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
     }
-    if ground.way != Way::V4 {
+    if ground.scene.way != Way::V4 {
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
     }
     Ok(())
@@ -114,7 +115,7 @@ pub(super) fn error_queue_connected(ground: &Ground<'_>) -> Result<()> {
 
 /// No route: said at once, by the call.
 pub(super) fn unreachable(ground: &Ground<'_>) -> Result<()> {
-    let to = ground.scene.to.unreachable;
+    let to = ground.scene.unreachable();
     let socket = ground.socket()?;
     ground.connects("to nowhere", &socket, to);
     ground.sent("send", socket.send(b"?"));
@@ -124,7 +125,7 @@ pub(super) fn unreachable(ground: &Ground<'_>) -> Result<()> {
     plain.send_to(b"?", &ground.live().into())?;
     ground.far_hears("peer receives", 0)?;
     // Lost on the way, without a word.
-    let sent = plain.send_to(b"?", &ground.scene.to.blackhole.into());
+    let sent = plain.send_to(b"?", &ground.scene.blackhole().into());
     ground.sent("sendto a black hole", sent);
     Ok(())
 }

@@ -9,10 +9,11 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 use rustix::event::PollFlags;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Socket, Type};
 
 use super::super::call::{fault, number, outcome, poll, told};
 use super::super::scene::{Scene, bounded};
+use super::super::way::Way;
 use super::far::Far;
 use super::message::{self, Note, Received};
 
@@ -22,40 +23,21 @@ pub(super) const LIMIT: Duration = Duration::from_secs(3);
 pub(super) const BRIEF: Duration = Duration::from_millis(50);
 const ROOM: usize = 1 << 16;
 
-/// Which addresses a socket speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    V4,
-    V6,
-    /// IPv4 by `::ffff:a.b.c.d`, as runtimes with one dual-stack socket do it.
-    Mapped,
-}
-
 /// One case at work.
-pub(super) struct Ground<'a> {
+pub(in super::super) struct Ground<'a> {
     pub(super) scene: &'a Scene,
     pub(super) far: Far<'a>,
-    pub(super) way: Way,
 }
 
 impl<'a> Ground<'a> {
-    pub(super) fn new(scene: &'a Scene, way: Way) -> Result<Self> {
-        let at = [scene.to.peer_at, scene.to.peer_at6];
-        let far = Far::bind(scene.remote(), at, way == Way::V6)?;
-        Ok(Self { scene, far, way })
+    pub(in super::super) fn new(scene: &'a Scene) -> Result<Self> {
+        let far = Far::bind(scene.remote(), scene.peer_at_both(), scene.way == Way::V6)?;
+        Ok(Self { scene, far })
     }
 
     /// A socket of the way's family.
     pub(super) fn socket(&self) -> Result<Socket> {
-        let domain = match self.way {
-            Way::V4 => Domain::IPV4,
-            Way::V6 | Way::Mapped => Domain::IPV6,
-        };
-        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        if domain == Domain::IPV6 {
-            socket.set_only_v6(false)?;
-        }
-        bounded(socket)
+        bounded(self.scene.way.socket(Type::DGRAM, Protocol::UDP)?)
     }
 
     /// One that is connected to the live port.
@@ -66,38 +48,20 @@ impl<'a> Ground<'a> {
     }
 
     pub(super) fn live(&self) -> SocketAddr {
-        self.named(self.scene.to.live, self.scene.to.live6)
+        self.scene.live()
     }
 
     pub(super) fn second(&self) -> SocketAddr {
-        let mut second = self.live();
-        second.set_port(second.port() + 1);
-        second
+        self.scene.second()
     }
 
     pub(super) fn closed(&self) -> SocketAddr {
-        let mut closed = self.live();
-        closed.set_port(closed.port() + 2);
-        closed
+        self.scene.closed()
     }
 
     /// The pod's own address with a port.
     pub(super) fn own(&self, port: u16) -> SocketAddr {
-        let to = &self.scene.to;
-        self.named(
-            SocketAddr::new(to.own, port),
-            SocketAddr::new(to.own6, port),
-        )
-    }
-
-    fn named(&self, four: SocketAddr, six: SocketAddr) -> SocketAddr {
-        match (self.way, four.ip()) {
-            (Way::V6, _) => six,
-            (Way::Mapped, IpAddr::V4(ip)) => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), four.port())
-            }
-            _ => four,
-        }
+        self.scene.own(port)
     }
 
     pub(super) fn note(&self, what: &str, seen: impl Into<String>) {
@@ -112,7 +76,10 @@ impl<'a> Ground<'a> {
     /// Notes the next datagram at the peer, and from whom.
     pub(super) fn far_hears(&self, what: &str, socket: usize) -> Result<SocketAddr> {
         let (said, from) = self.far.hear(socket)?;
-        self.note(what, format!("{said} from {}", self.scene.part(from)));
+        self.note(
+            what,
+            format!("{said} from {}", self.scene.part_at_peer(from)),
+        );
         Ok(from)
     }
 

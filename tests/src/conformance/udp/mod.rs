@@ -4,6 +4,7 @@
 //! A proxy has no part in UDP, so these cases run under the verdicts that the
 //! kernel carries out alone.
 
+pub(super) mod denied;
 mod errors;
 pub(super) mod far;
 mod ground;
@@ -14,23 +15,18 @@ mod talk;
 mod wait;
 
 use super::Case;
-use ground::{Ground, Way};
 
-/// One case for each of the three ways.
-macro_rules! each_way {
+pub(super) use ground::Ground;
+
+/// Cases that stand on a [`Ground`].
+macro_rules! on_ground {
     ($($name:literal => $run:path),* $(,)?) => {
-        &[$(
-            Case::datagrams(concat!("udp/", $name), |scene| $run(&Ground::new(scene, Way::V4)?)),
-            Case::datagrams(concat!("udp6/", $name), |scene| $run(&Ground::new(scene, Way::V6)?)),
-            Case::datagrams(concat!("udp-mapped/", $name), |scene| {
-                $run(&Ground::new(scene, Way::Mapped)?)
-            }),
-        )*]
+        &[$(Case::datagrams(concat!("udp/", $name), |scene| $run(&Ground::new(scene)?))),*]
     };
 }
 
-/// What each way does.
-pub(super) const CASES: &[Case] = each_way! {
+/// What every way does.
+pub(super) const CASES: &[Case] = on_ground! {
     "connected" => talk::connected,
     "unconnected" => talk::unconnected,
     "messages" => talk::messages,
@@ -58,24 +54,12 @@ pub(super) const CASES: &[Case] = each_way! {
     "gathered" => options::gathered,
 };
 
-/// What has to do with the second device and the routes, which are of IPv4.
-pub(super) const ROUTE_CASES: &[Case] = &[
-    Case::datagrams("udp/bound-address", |scene| {
-        names::bound_address(&Ground::new(scene, Way::V4)?)
-    }),
-    Case::datagrams("udp/source-by-packet-info", |scene| {
-        options::source_by_packet_info(&Ground::new(scene, Way::V4)?)
-    }),
-    Case::datagrams("udp/devices", |scene| {
-        options::devices(&Ground::new(scene, Way::V4)?)
-    }),
-    Case::datagrams("udp/unreachable", |scene| {
-        errors::unreachable(&Ground::new(scene, Way::V4)?)
-    }),
-    Case::datagrams("udp/time-to-live", |scene| {
-        errors::time_to_live(&Ground::new(scene, Way::V4)?)
-    }),
-    Case::datagrams("udp/mark", |scene| {
-        errors::mark(&Ground::new(scene, Way::V4)?)
-    }),
-];
+/// What has to do with the second device and the routes, over IPv4 alone.
+pub(super) const ROUTE_CASES: &[Case] = on_ground! {
+    "bound-address" => names::bound_address,
+    "source-by-packet-info" => options::source_by_packet_info,
+    "devices" => options::devices,
+    "unreachable" => errors::unreachable,
+    "time-to-live" => errors::time_to_live,
+    "mark" => errors::mark,
+};

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use socket2::Socket;
 
 use super::super::call::outcome;
-use super::ground::{Ground, Way};
+use super::super::table::{Row, listed_as};
+use super::ground::Ground;
 
 /// Ports that no case lets the kernel choose.
 const PORT: u16 = 9_501;
@@ -93,7 +94,7 @@ pub(super) fn shared_port(ground: &Ground<'_>) -> Result<()> {
 /// The address of the other device.
 pub(super) fn bound_address(ground: &Ground<'_>) -> Result<()> {
     let socket = ground.socket()?;
-    let own = SocketAddr::new(ground.scene.to.other_own, 0);
+    let own = ground.scene.other_own(0);
     ground.note("bind", outcome(socket.bind(&own.into())));
     let sent = socket.send_to(b"?", &ground.live().into());
     ground.sent("sendto", sent);
@@ -107,36 +108,12 @@ pub(super) fn bound_address(ground: &Ground<'_>) -> Result<()> {
 /// What `/proc/net/udp`, `ss` and their like say of the socket.
 pub(super) fn listed(ground: &Ground<'_>) -> Result<()> {
     let socket = ground.connected()?;
-    let own = socket.local_addr()?.as_socket().context("it has a name")?;
-    let table = match ground.way {
-        Way::V4 => "/proc/self/net/udp",
-        Way::V6 | Way::Mapped => "/proc/self/net/udp6",
+    let row = Row::of(ground.scene.way, "udp", &socket)?;
+    let dialled = if row.remote()? == listed_as(ground.live()) {
+        "live"
+    } else {
+        "a stranger"
     };
-    let table = std::fs::read_to_string(table).context("no table of sockets")?;
-    let port = format!(":{:04X}", own.port());
-    let row = table
-        .lines()
-        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-        .find(|row| row.get(1).is_some_and(|own| own.ends_with(&port)))
-        .context("the socket is not listed")?;
-    let remote = row.get(2).context("a row names the remote end")?;
-    let dialled = *remote == listed_as(ground.live());
-    ground.note(
-        "remote end in the kernel's table",
-        if dialled { "live" } else { "a stranger" },
-    );
+    ground.note("remote end in the kernel's table", dialled);
     Ok(())
-}
-
-/// An address as that table writes it: words of the machine's own order.
-fn listed_as(addr: SocketAddr) -> String {
-    let bytes = match addr {
-        SocketAddr::V4(addr) => addr.ip().octets().to_vec(),
-        SocketAddr::V6(addr) => addr.ip().octets().to_vec(),
-    };
-    let words = bytes.chunks_exact(4).map(|word| {
-        let word = <[u8; 4]>::try_from(word).expect("four bytes each");
-        format!("{:08X}", u32::from_ne_bytes(word))
-    });
-    format!("{}:{:04X}", words.collect::<String>(), addr.port())
 }

@@ -8,7 +8,8 @@ use nix::sys::socket::{ControlMessage, setsockopt, sockopt};
 use rustix::event::PollFlags;
 
 use super::super::call::{outcome, pattern, poll};
-use super::ground::{Ground, LIMIT, Way};
+use super::super::way::Way;
+use super::ground::{Ground, LIMIT};
 use super::message;
 
 /// Where a datagram arrived: servers with many addresses want to know.
@@ -16,7 +17,7 @@ pub(super) fn packet_info(ground: &Ground<'_>) -> Result<()> {
     let plain = ground.socket()?;
     let peer = ground.connected()?;
     for (kind, socket) in [("plain", &plain), ("connected", &peer)] {
-        match ground.way {
+        match ground.scene.way {
             Way::V4 => setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?,
             Way::V6 | Way::Mapped => setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?,
         }
@@ -34,7 +35,7 @@ pub(super) fn packet_info(ground: &Ground<'_>) -> Result<()> {
 
 /// The source address for one datagram.
 pub(super) fn source_by_packet_info(ground: &Ground<'_>) -> Result<()> {
-    let IpAddr::V4(other) = ground.scene.to.other_own else {
+    let IpAddr::V4(other) = ground.scene.other_own(0).ip() else {
         bail!("the other address is IPv4");
     };
     let info = in_pktinfo {
