@@ -263,7 +263,11 @@ fn uninstall_leaves_the_node_as_it_was() {
     let mut late = Command::new("sleep").arg("0.5").spawn().unwrap();
     let own = node.pods_cgroup().join("weir-proxy/cgroup.procs");
     std::fs::write(own, late.id().to_string()).unwrap();
+    // And the cgroup of a canary that it did not see the end of.
+    let canary = client.cgroup().join("weir-canary");
+    std::fs::create_dir(&canary).unwrap();
     weir.uninstall().unwrap();
+    assert!(!canary.exists(), "a canary's cgroup is left");
     assert!(late.wait().unwrap().success());
     assert_eq!(get(&client, outside.at(81)).unwrap(), 200);
     assert_eq!(weir.pins().unwrap(), Vec::<std::path::PathBuf>::new());

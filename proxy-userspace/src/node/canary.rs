@@ -1,7 +1,7 @@
-//! Verified, not assumed: a canary is a process of weir's own that joins the
-//! pod's cgroup and namespace and dials an address that nobody has, one for each
-//! family that the pod has. If the hooks see it, it ends at weir's listener and
-//! is greeted; if not, it fails.
+//! Verified, not assumed: a canary is a process of weir's own that goes into a
+//! cgroup below the pod's, and into its namespace, and dials an address that nobody
+//! has, one for each family that the pod has. If the hooks see it, it ends at weir's
+//! listener and is greeted; if not, it fails.
 //!
 //! Must never send anything to an address that could be somebody's.
 
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 
 use super::pod::{CANARY_ADDRS, CANARY_PORT, Enrolment, Pod};
+use crate::kernel::cgroup::{enter_canary, remove_canary};
 
 /// How often every pod is verified again.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -118,6 +119,9 @@ fn send(pod: &Pod) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("a canary does not start: {error}"))?;
     let ended = wait(&mut child);
+    if let Err(error) = remove_canary(&pod.spec().cgroup) {
+        tracing::warn!(%error, workload = %pod.name(), "the canary's cgroup could not be removed");
+    }
     let mut said = String::new();
     if let Some(stdout) = &mut child.stdout {
         // What a killed canary did not say is not needed.
@@ -161,8 +165,8 @@ fn wait(child: &mut Child) -> io::Result<bool> {
 
 /// The canary itself, in a process of its own: joins the pod and dials.
 pub fn run(netns: &Path, cgroup: &Path, dialled: &[IpAddr]) -> Result<(), String> {
-    std::fs::write(cgroup.join("cgroup.procs"), "0")
-        .map_err(|error| format!("joining the pod's cgroup: {error}"))?;
+    enter_canary(cgroup)
+        .map_err(|error| format!("joining the pod's cgroup {}: {error}", cgroup.display()))?;
     let file =
         std::fs::File::open(netns).map_err(|error| format!("opening the pod's netns: {error}"))?;
     setns(file, CloneFlags::CLONE_NEWNET)
