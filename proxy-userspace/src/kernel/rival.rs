@@ -1,4 +1,5 @@
-//! Programs of others on the hooks that weir needs: which of them forbids ours.
+//! Whether weir's hooks run where they should, and programs of others on them: which
+//! of them forbids ours.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -6,6 +7,8 @@ use std::path::Path;
 
 use aya::programs::loaded_programs;
 
+use super::Kernel;
+use super::cgroup::Cgroup;
 use super::link::{AttachType, Attached};
 
 /// `BPF_F_ALLOW_MULTI`: others may attach too, here and below.
@@ -29,6 +32,38 @@ pub fn find(cgroup: &Path, at: AttachType) -> String {
         }
     }
     "a program that is not there any more".to_owned()
+}
+
+impl Kernel {
+    /// What a person should know whose pod has this cgroup and is not captured.
+    pub fn surroundings(&self, cgroup: &Cgroup) -> String {
+        let (at, root) = (cgroup.path().display(), self.cgroup.path());
+        match self.runs_in(cgroup) {
+            Some(true) => "weir's hooks run in its cgroup".to_owned(),
+            Some(false) if cgroup.path().starts_with(root) => {
+                format!("weir's hooks do not run in {at} any more: `weir status` says which hang")
+            }
+            Some(false) => format!(
+                "weir's hooks do not run in {at}: a pod's cgroup must be below {}, or weir be started with another --cgroup",
+                root.display()
+            ),
+            None => "whether weir's hooks run in its cgroup the kernel does not say".to_owned(),
+        }
+    }
+
+    /// Whether what dials in this cgroup is decided on.
+    fn runs_in(&self, cgroup: &Cgroup) -> Option<bool> {
+        let programs = [
+            ("weir_connect4", AttachType::Connect4),
+            ("weir_connect6", AttachType::Connect6),
+        ];
+        let runs = programs.map(|(name, at)| {
+            let own = self.ebpf.program(name)?.info().ok()?.id();
+            let running = Attached::in_force(cgroup.as_fd(), at).ok()?;
+            Some(running.programs.contains(&own))
+        });
+        Some(runs[0]? && runs[1]?)
+    }
 }
 
 /// `program "name" (id 7)`.
