@@ -11,7 +11,7 @@ use super::print::title;
 use super::table::Table;
 use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
-use crate::control::{AccelerationStatus, Explanation, WorkloadStatus};
+use crate::control::{AccelerationStatus, DataplaneStatus, Explanation, WorkloadStatus};
 
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
@@ -192,6 +192,7 @@ fn status_text(status: &Status) -> String {
     {
         let _infallible = writeln!(text, "NOT ATTACHED: {} at {}", program.name, program.hook);
     }
+    text.push_str(&others(dataplane));
     for warning in &status.warnings {
         let _infallible = writeln!(text, "warning: {}", warning.text);
     }
@@ -214,6 +215,21 @@ fn status_text(status: &Status) -> String {
         counters.row(vec![name.clone(), value.to_string()]);
     }
     format!("{text}\n{}\n{}", maps.render(), counters.render())
+}
+
+/// Programs of others on the hooks, one a line.
+fn others(dataplane: &DataplaneStatus) -> String {
+    let mut text = String::new();
+    for other in &dataplane.others {
+        let (id, hook, cgroup) = (other.id, &other.hook, &other.cgroup);
+        let name = Some(other.name.as_str()).filter(|name| !name.is_empty());
+        let name = name.unwrap_or("a program");
+        let _infallible = writeln!(text, "beside weir: {name} (id {id}) at {hook} of {cgroup}");
+    }
+    if dataplane.others_omitted > 0 {
+        let _infallible = writeln!(text, "beside weir: {} more", dataplane.others_omitted);
+    }
+    text
 }
 
 /// `label: value` lines, the values in one column.
