@@ -93,7 +93,7 @@ impl Controller {
     /// # Errors
     /// All are with cgroup v1 here.
     pub fn enable() -> Result<Self> {
-        let _only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
         let root = mount_point()?;
         let has = |file: &str, name| -> Result<bool> {
             let text = fs::read_to_string(root.join(file)).context("cannot read controllers")?;
@@ -106,7 +106,7 @@ impl Controller {
                 return Ok(Self {
                     name,
                     was_enabled,
-                    _only,
+                    _only: only,
                 });
             }
         }

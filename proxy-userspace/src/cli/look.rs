@@ -147,11 +147,8 @@ pub(super) fn status(session: &mut Session<'_>, args: &OutputArgs) -> Result<(),
 
 fn status_text(status: &Status) -> String {
     let dataplane = &status.dataplane;
-    let attached = dataplane
-        .programs
-        .iter()
-        .filter(|program| program.attached)
-        .count();
+    let programs = &dataplane.programs;
+    let attached = programs.iter().filter(|program| program.attached).count();
     let objects: Vec<String> = status
         .objects
         .iter()
@@ -172,7 +169,7 @@ fn status_text(status: &Status) -> String {
         ("objects", objects.join(", ")),
         (
             "programs",
-            format!("{attached} of {} attached", dataplane.programs.len()),
+            format!("{attached} of {} attached", programs.len()),
         ),
         ("listeners", dataplane.listeners.len().to_string()),
         ("acceleration", acceleration(&dataplane.acceleration)),
@@ -185,11 +182,7 @@ fn status_text(status: &Status) -> String {
             case.name, case.must, case.seen
         );
     }
-    for program in dataplane
-        .programs
-        .iter()
-        .filter(|program| !program.attached)
-    {
+    for program in programs.iter().filter(|program| !program.attached) {
         let _infallible = writeln!(text, "NOT ATTACHED: {} at {}", program.name, program.hook);
     }
     text.push_str(&others(dataplane));

@@ -386,18 +386,8 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in [
-            "",
-            ":80",
-            "svcb:",
-            "svcb:0",
-            "svcb:99999",
-            "a b",
-            "http://svcb/",
-            "svcb:80/sctp",
-            "/udp",
-            "fd00::1:x",
-        ] {
+        let texts = "|:80|svcb:|svcb:0|svcb:99999|a b|http://svcb/|svcb:80/sctp|/udp|fd00::1:x";
+        for text in texts.split('|') {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
