@@ -203,20 +203,23 @@ fn dial(to: SocketAddr) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    /// What stands for a pod.
+    struct Named(&'static str);
+
     /// A watch with a period of its own, and whom it verifies.
-    fn watching(period: Duration) -> (Sender<Round<&'static str>>, Receiver<&'static str>) {
+    fn watching(period: Duration) -> (Sender<Round<Named>>, Receiver<&'static str>) {
         let (rounds, inbox) = channel();
         let (verified, seen) = channel();
         std::thread::spawn(move || {
-            watch(&inbox, period, |pod| {
+            watch(&inbox, period, |pod: &Named| {
                 // The test may have seen enough.
-                let _gone = verified.send(*pod);
+                let _gone = verified.send(pod.0);
             });
         });
         (rounds, seen)
     }
 
-    fn round(all: &[&Arc<&'static str>], fresh: &[&Arc<&'static str>]) -> Round<&'static str> {
+    fn round(all: &[&Arc<Named>], fresh: &[&Arc<Named>]) -> Round<Named> {
         let weak = |pods: &[&Arc<_>]| pods.iter().map(|pod| Arc::downgrade(pod)).collect();
         Round {
             all: weak(all),
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_fresh_are_verified_at_once_and_all_of_them_in_each_period() {
-        let (one, two) = (Arc::new("one"), Arc::new("two"));
+        let (one, two) = (Arc::new(Named("one")), Arc::new(Named("two")));
         let (rounds, seen) = watching(Duration::from_millis(20));
         let begun = Instant::now();
         rounds.send(round(&[&one, &two], &[&two])).unwrap();
@@ -247,7 +250,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_longer_for_those_that_come_all_the_time() {
-        let (old, new) = (Arc::new("old"), Arc::new("new"));
+        let (old, new) = (Arc::new(Named("old")), Arc::new(Named("new")));
         let (rounds, seen) = watching(Duration::from_millis(20));
         let comes = || rounds.send(round(&[&old, &new], &[&new])).unwrap();
         // Some are always waiting.
