@@ -153,7 +153,10 @@ pub fn uninstall(options: UninstallOptions) -> Result<()> {
     let removed = Pins::new(&options.bpffs)?.remove()?;
     let root = options.cgroup.map_or_else(Cgroup::find_root, Ok)?;
     accelerate::remove_cgroup(&root)?;
-    let own = Cgroup::open(&root)?.remove_own();
+    let cgroup = Cgroup::open(&root)?;
+    let canaries = cgroup.remove_canaries();
+    canaries.with_context(|| format!("what a canary left below {}", root.display()))?;
+    let own = cgroup.remove_own();
     own.with_context(|| format!("weir's own cgroup below {} is still in use", root.display()))?;
     println!(
         "removed {removed} pins of programs and maps from {}",

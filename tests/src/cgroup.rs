@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,29 @@ impl Cgroup {
         Self::make(self.path.join(name))
     }
 
+    /// The cgroup at `path` below this one; those between are made where they are missing.
+    pub fn below(&self, path: &Path) -> Result<Self> {
+        let _making = making();
+        if let Some(parent) = path.parent() {
+            let between = self.path.join(parent);
+            fs::create_dir_all(&between)
+                .with_context(|| format!("cannot make cgroup {}", between.display()))?;
+        }
+        self.child(&path.to_string_lossy())
+    }
+
+    /// Lets the cgroups on the way from `self` to `path` below it, both included, give
+    /// what is in them the controller. None of them may hold a process from then on.
+    pub fn control(&self, path: &Path, controller: &Controller) -> Result<()> {
+        let mut at = self.path.clone();
+        enable(&at, controller.name)?;
+        for part in path {
+            at.push(part);
+            enable(&at, controller.name)?;
+        }
+        Ok(())
+    }
+
     fn make(path: PathBuf) -> Result<Self> {
         let _making = making();
         fs::create_dir(&path).with_context(|| format!("cannot make cgroup {}", path.display()))?;
@@ -45,6 +69,71 @@ impl Drop for Cgroup {
             eprintln!("testbed: {error:#}");
         }
     }
+}
+
+/// A controller of cgroup v2, enabled for the whole machine; not any more on drop,
+/// where it was not before. A pod's cgroup of a real node has some. One at a time.
+#[derive(Debug)]
+pub struct Controller {
+    name: &'static str,
+    was_enabled: bool,
+    _only: MutexGuard<'static, ()>,
+}
+
+/// Held by whoever has a [`Controller`].
+static ONLY: Mutex<()> = Mutex::new(());
+
+impl Controller {
+    /// Those that the kernel gives to no thread alone, but the last two: a cgroup that
+    /// has one for its children holds no process of its own.
+    const CANDIDATES: [&str; 7] = ["memory", "io", "hugetlb", "rdma", "misc", "pids", "cpu"];
+
+    /// The first that this machine has.
+    ///
+    /// # Errors
+    /// All are with cgroup v1 here.
+    pub fn enable() -> Result<Self> {
+        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+        let root = mount_point()?;
+        let has = |file: &str, name| -> Result<bool> {
+            let text = fs::read_to_string(root.join(file)).context("cannot read controllers")?;
+            Ok(text.split_whitespace().any(|one| one == name))
+        };
+        for name in Self::CANDIDATES {
+            if has("cgroup.controllers", name)? {
+                let was_enabled = has("cgroup.subtree_control", name)?;
+                enable(&root, name)?;
+                return Ok(Self {
+                    name,
+                    was_enabled,
+                    _only: only,
+                });
+            }
+        }
+        bail!("cgroup v2 has no controller on this machine: boot it with `cgroup_no_v1=all`")
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let _making = making();
+        if self.was_enabled {
+            return;
+        }
+        let off = mount_point().and_then(|root| set(&root, &format!("-{}", self.name)));
+        if let Err(error) = off {
+            eprintln!("testbed: {error:#}");
+        }
+    }
+}
+
+fn enable(cgroup: &Path, controller: &str) -> Result<()> {
+    set(cgroup, &format!("+{controller}"))
+}
+
+fn set(cgroup: &Path, change: &str) -> Result<()> {
+    let file = cgroup.join("cgroup.subtree_control");
+    fs::write(&file, change).with_context(|| format!("cannot write {change} to {}", file.display()))
 }
 
 /// Where cgroup v2 is mounted: `/sys/fs/cgroup`, or beside v1 as `unified`.

@@ -30,7 +30,7 @@ mod weir;
 
 pub use agent::{Agent, Fault, Sock};
 pub use binaries::{tool_binary, weir_binary};
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, Controller};
 pub use netns::Netns;
 pub use node::{Network, Node};
 pub use note::note;

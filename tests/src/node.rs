@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nix::unistd::geteuid;
 
 use crate::agent::Agent;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Controller};
 use crate::mount::Bpffs;
 use crate::netns::Netns;
 use crate::pod::{Pod, PodSpec};
@@ -140,13 +140,34 @@ impl Node {
 
     /// A pod on `network` with the last byte of its address given.
     pub fn pod_on(&self, network: &Network, name: &str, host: u8) -> Result<Pod> {
-        Pod::new(self.spec(network, name, host, &self.pods_cgroup))
+        Pod::new(self.spec(network, name, host, self.pods_cgroup.child(name)?))
+    }
+
+    /// A pod as a kubelet makes one: its cgroup is at `path` below the pods', with a
+    /// controller all the way down, and what runs in it is in `container` below that.
+    pub fn nested_pod(
+        &self,
+        name: &str,
+        path: &Path,
+        container: &str,
+        controller: &Controller,
+    ) -> Result<Pod> {
+        let cgroup = self.pods_cgroup.below(path)?;
+        let to_pods = Path::new("pods");
+        self.root_cgroup.control(&to_pods.join(path), controller)?;
+        let container = cgroup.child(container)?;
+        let host = self.next_host();
+        Pod::new(PodSpec {
+            container: Some(container),
+            ..self.spec(&Self::pod_network(), name, host, cgroup)
+        })
     }
 
     /// A machine outside the mesh: not below the pods' cgroup, on the outside network.
     pub fn outside(&self, name: &str) -> Result<Pod> {
         let host = self.next_host();
-        Pod::new(self.spec(&Self::outside_network(), name, host, &self.tools_cgroup))
+        let cgroup = self.tools_cgroup.child(name)?;
+        Pod::new(self.spec(&Self::outside_network(), name, host, cgroup))
     }
 
     /// A second device for a pod, `eth1`, on the outside network, with a way
@@ -178,13 +199,7 @@ impl Node {
         u8::try_from(host).expect("a node has less than 250 pods")
     }
 
-    fn spec<'a>(
-        &'a self,
-        network: &Network,
-        name: &str,
-        host: u8,
-        parent: &'a Cgroup,
-    ) -> PodSpec<'a> {
+    fn spec<'a>(&'a self, network: &Network, name: &str, host: u8, cgroup: Cgroup) -> PodSpec<'a> {
         PodSpec {
             name: name.to_owned(),
             netns_name: format!("{}-{name}", self.name),
@@ -195,7 +210,8 @@ impl Node {
             bridge: network.bridge.clone(),
             link: format!("p{}", self.next_link.fetch_add(1, Ordering::Relaxed)),
             node_netns: &self.netns,
-            cgroup_parent: parent,
+            cgroup,
+            container: None,
             files: self.files.0.clone(),
         }
     }

@@ -26,7 +26,9 @@ pub(crate) struct PodSpec<'a> {
     pub(crate) bridge: String,
     pub(crate) link: String,
     pub(crate) node_netns: &'a Netns,
-    pub(crate) cgroup_parent: &'a Cgroup,
+    pub(crate) cgroup: Cgroup,
+    /// A cgroup in its own, for all that runs in it.
+    pub(crate) container: Option<Cgroup>,
     pub(crate) files: PathBuf,
 }
 
@@ -34,6 +36,7 @@ pub(crate) struct PodSpec<'a> {
 pub struct Pod {
     // Before the cgroup: it ends its process in peace.
     agent: OnceLock<Agent>,
+    container: Option<Cgroup>,
     cgroup: Cgroup,
     netns: Netns,
     name: String,
@@ -54,10 +57,10 @@ impl Pod {
             bridge,
             link,
             node_netns,
-            cgroup_parent,
+            cgroup,
+            container,
             files,
         } = spec;
-        let cgroup = cgroup_parent.child(&name)?;
         let netns = Netns::new(&netns_name)?;
         node_netns.ip([
             format!("link add {link} type veth peer name eth0 netns {netns_name}"),
@@ -74,6 +77,7 @@ impl Pod {
         netns.ip(commands)?;
         Ok(Self {
             agent: OnceLock::new(),
+            container,
             cgroup,
             netns,
             name,
@@ -118,6 +122,11 @@ impl Pod {
         self.cgroup.path()
     }
 
+    /// The cgroup of what runs in it: its own, but for one that was made nested.
+    pub fn container(&self) -> &Path {
+        self.container.as_ref().unwrap_or(&self.cgroup).path()
+    }
+
     /// The process in the pod that does what tests ask for; started when first asked.
     ///
     /// # Panics
@@ -136,7 +145,7 @@ impl Pod {
         let hosts = self.hosts_path();
         Place {
             netns: self.netns.path(),
-            cgroup: self.cgroup.path().to_path_buf(),
+            cgroup: self.container().to_path_buf(),
             hosts: hosts.exists().then_some(hosts),
             without_sock_diag: false,
         }

@@ -117,6 +117,39 @@ fn workloads_are_captured_and_verified() {
     );
 }
 
+/// One that the hooks do not reach is told of, and why: whatever it dials goes its way.
+#[test]
+fn a_pod_outside_of_the_hooks_is_not_captured() {
+    let node = Node::new().unwrap();
+    let (weir, _client, _pods, outside) = mesh(&node);
+    weir.enroll(&outside, &[]);
+    let told = || {
+        let said = weir.json(&["workloads"]);
+        let mut items = said["items"].as_array().unwrap().iter();
+        let found = items.find(|item| item["name"] == "outside").unwrap();
+        let why = found["why"].as_str().unwrap().to_owned();
+        (found["captured"] == true, why)
+    };
+    let why = eventually("the canary is back", Duration::from_secs(10), || {
+        let (captured, why) = told();
+        assert!(!captured, "{why}");
+        let is_back = why != "not verified yet";
+        is_back.then_some(why).ok_or("it is not".to_owned())
+    });
+    let [cgroup, root] = [outside.cgroup(), node.pods_cgroup()].map(|path| path.display());
+    for part in [
+        "the connect of a canary to 192.0.0.8:",
+        &format!("hooks do not run in {cgroup}: a pod's cgroup must be below {root}"),
+        "--cgroup",
+    ] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    let table = weir.ok(&["workloads"]);
+    let line = table.lines().find(|line| line.contains("outside"));
+    assert!(line.unwrap().contains(&why), "{table}");
+    weir.await_log(&["not captured", "default/outside"]);
+}
+
 /// Status names the programs, the listeners, and what becomes of UDP.
 #[test]
 fn status_names_programs_listeners_and_udp() {

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use nix::errno::Errno;
 use proxy_common::{AddressEntry, AddressKey};
 use testbed::agent::HttpRequest;
 use testbed::agent::proto::SockOption;
 use testbed::docs::{mesh_config, service};
 use testbed::mesh::{get, guard_more, guarded, refused, vip, vip6};
-use testbed::{Node, Pod, Weir, eventually};
+use testbed::{Node, Pod, Weir, WeirOptions, eventually};
 
 fn generation(weir: &Weir<'_>) -> u64 {
     weir.json(&["status"])["generation"].as_u64().unwrap()
@@ -227,6 +227,77 @@ fn pins_of_another_version_are_refused() {
     assert_eq!(get(&client, vip()).unwrap(), 200);
 }
 
+/// A map keeps the size that it was made with: said so, with both ways out, and each is one.
+#[test]
+fn another_limit_than_that_of_a_pinned_map_is_refused() {
+    let node = Node::new().unwrap();
+    let options = WeirOptions {
+        args: ["--map-limit", "egress=1000"].map(str::to_owned).into(),
+        ..WeirOptions::default()
+    };
+    let mut weir = Weir::start_with(&node, options).unwrap();
+    weir.stop().unwrap();
+    let other = ["--map-limit", "egress=2000"];
+    weir.set_args(&other);
+    let error = format!("{:#}", weir.launch().unwrap_err());
+    for part in [
+        "maps/EGRESS was made for 1000 entries, this start asks for 2000",
+        "--map-limit egress=1000,",
+        "weir uninstall",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("another version"), "{error}");
+    weir.set_args(&["--map-limit", "egress=1000"]);
+    weir.launch().unwrap();
+    weir.stop().unwrap();
+    weir.uninstall().unwrap();
+    weir.set_args(&other);
+    weir.launch().unwrap();
+    weir.finish().unwrap();
+}
+
+/// A map like weir's own but for how it is made is none of its own.
+#[test]
+fn a_pinned_map_with_other_flags_is_refused() {
+    let node = Node::new().unwrap();
+    let (mut weir, client, _server, outside) = guarded(&node);
+    weir.stop().unwrap();
+    let (pin, aside) = (
+        node.bpffs().join("weir/maps/WORKLOADS"),
+        node.bpffs().join("aside"),
+    );
+    std::fs::rename(&pin, &aside).unwrap();
+    let own = MapInfo::from_pin(&aside).unwrap();
+    let sizes = [own.key_size(), own.value_size(), own.max_entries()];
+    let [key, value, entries] = sizes.map(|size| size.to_string());
+    let pin_name = pin.to_str().unwrap();
+    // All of its memory at once, which is what bpftool does where no flag is given.
+    let made = Command::new("bpftool")
+        .args([
+            "map",
+            "create",
+            pin_name,
+            "type",
+            "hash",
+            "name",
+            "WORKLOADS",
+        ])
+        .args(["key", &key, "value", &value, "entries", &entries])
+        .status();
+    assert!(made.unwrap().success());
+    let error = format!("{:#}", weir.launch().unwrap_err());
+    for part in ["maps/WORKLOADS", "flags 0x0", "flags 0x1", "weir uninstall"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    // The old kernel half goes on.
+    refused(get(&client, outside.at(81)), Errno::EPERM);
+    std::fs::rename(&aside, &pin).unwrap();
+    weir.launch().unwrap();
+    assert_eq!(get(&client, vip()).unwrap(), 200);
+    weir.finish().unwrap();
+}
+
 /// An entry that no weir writes is told, with the way out, and nothing is built on it.
 #[test]
 fn a_map_that_somebody_changed_is_refused() {
@@ -273,7 +344,11 @@ fn uninstall_leaves_the_node_as_it_was() {
     let mut late = Command::new("sleep").arg("0.5").spawn().unwrap();
     let own = node.pods_cgroup().join("weir-proxy/cgroup.procs");
     std::fs::write(own, late.id().to_string()).unwrap();
+    // And the cgroup of a canary that it did not see the end of.
+    let canary = client.cgroup().join("weir-canary");
+    std::fs::create_dir(&canary).unwrap();
     weir.uninstall().unwrap();
+    assert!(!canary.exists(), "a canary's cgroup is left");
     assert!(late.wait().unwrap().success());
     assert_eq!(get(&client, outside.at(81)).unwrap(), 200);
     assert_eq!(weir.pins().unwrap(), Vec::<std::path::PathBuf>::new());

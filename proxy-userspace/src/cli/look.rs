@@ -11,7 +11,7 @@ use super::print::title;
 use super::table::Table;
 use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
-use crate::control::{AccelerationStatus, Explanation, WorkloadStatus};
+use crate::control::{AccelerationStatus, DataplaneStatus, Explanation, WorkloadStatus};
 
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
@@ -147,11 +147,8 @@ pub(super) fn status(session: &mut Session<'_>, args: &OutputArgs) -> Result<(),
 
 fn status_text(status: &Status) -> String {
     let dataplane = &status.dataplane;
-    let attached = dataplane
-        .programs
-        .iter()
-        .filter(|program| program.attached)
-        .count();
+    let programs = &dataplane.programs;
+    let attached = programs.iter().filter(|program| program.attached).count();
     let objects: Vec<String> = status
         .objects
         .iter()
@@ -172,7 +169,7 @@ fn status_text(status: &Status) -> String {
         ("objects", objects.join(", ")),
         (
             "programs",
-            format!("{attached} of {} attached", dataplane.programs.len()),
+            format!("{attached} of {} attached", programs.len()),
         ),
         ("listeners", dataplane.listeners.len().to_string()),
         ("acceleration", acceleration(&dataplane.acceleration)),
@@ -185,13 +182,10 @@ fn status_text(status: &Status) -> String {
             case.name, case.must, case.seen
         );
     }
-    for program in dataplane
-        .programs
-        .iter()
-        .filter(|program| !program.attached)
-    {
+    for program in programs.iter().filter(|program| !program.attached) {
         let _infallible = writeln!(text, "NOT ATTACHED: {} at {}", program.name, program.hook);
     }
+    text.push_str(&others(dataplane));
     for warning in &status.warnings {
         let _infallible = writeln!(text, "warning: {}", warning.text);
     }
@@ -214,6 +208,21 @@ fn status_text(status: &Status) -> String {
         counters.row(vec![name.clone(), value.to_string()]);
     }
     format!("{text}\n{}\n{}", maps.render(), counters.render())
+}
+
+/// Programs of others on the hooks, one a line.
+fn others(dataplane: &DataplaneStatus) -> String {
+    let mut text = String::new();
+    for other in &dataplane.others {
+        let (id, hook, cgroup) = (other.id, &other.hook, &other.cgroup);
+        let name = Some(other.name.as_str()).filter(|name| !name.is_empty());
+        let name = name.unwrap_or("a program");
+        let _infallible = writeln!(text, "beside weir: {name} (id {id}) at {hook} of {cgroup}");
+    }
+    if dataplane.others_omitted > 0 {
+        let _infallible = writeln!(text, "beside weir: {} more", dataplane.others_omitted);
+    }
+    text
 }
 
 /// `label: value` lines, the values in one column.

@@ -221,6 +221,12 @@ pub struct ExplainedEndpoint {
 pub struct DataplaneStatus {
     /// The kernel programs.
     pub programs: Vec<ProgramStatus>,
+    /// Programs of others on the same hooks, the first 100.
+    #[serde(default)]
+    pub others: Vec<OtherStatus>,
+    /// How many more there are.
+    #[serde(default)]
+    pub others_omitted: u64,
     /// The kernel maps.
     pub maps: Vec<MapStatus>,
     /// The listeners inside the pods.
@@ -272,6 +278,20 @@ pub struct ProgramStatus {
     pub hook: String,
     /// Whether it is attached now.
     pub attached: bool,
+}
+
+/// A program of somebody else that hangs where weir's do: on the pods' cgroups or above.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherStatus {
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// Where it hangs, such as `cgroup/connect4`.
+    pub hook: String,
+    /// The cgroup's directory.
+    pub cgroup: String,
 }
 
 /// One kernel map.
@@ -366,18 +386,8 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in [
-            "",
-            ":80",
-            "svcb:",
-            "svcb:0",
-            "svcb:99999",
-            "a b",
-            "http://svcb/",
-            "svcb:80/sctp",
-            "/udp",
-            "fd00::1:x",
-        ] {
+        let texts = "|:80|svcb:|svcb:0|svcb:99999|a b|http://svcb/|svcb:80/sctp|/udp|fd00::1:x";
+        for text in texts.split('|') {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

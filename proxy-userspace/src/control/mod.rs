@@ -25,8 +25,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub use self::change::{Batch, Changed, Done, Expect, Intent, Mode};
 pub use self::dataplane::{
     AccelerationCase, AccelerationStatus, Dataplane, DataplaneStatus, ExplainError, ExplainQuery,
-    ExplainedEndpoint, Explanation, Host, InstallError, ListenerStatus, MapStatus, ProgramStatus,
-    Target, WorkloadStatus,
+    ExplainedEndpoint, Explanation, Host, InstallError, ListenerStatus, MapStatus, OtherStatus,
+    ProgramStatus, Target, WorkloadStatus,
 };
 pub use self::refusal::Refusal;
 pub use self::view::View;

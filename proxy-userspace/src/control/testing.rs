@@ -140,6 +140,13 @@ impl Dataplane for Recorder {
                 fault: None,
             },
             udp: "not governed".to_owned(),
+            others: vec![OtherStatus {
+                id: 7,
+                name: "lb4".into(),
+                hook: "cgroup/connect4".into(),
+                cgroup: "/sys/fs/cgroup".into(),
+            }],
+            others_omitted: 2,
             ..DataplaneStatus::default()
         }
     }

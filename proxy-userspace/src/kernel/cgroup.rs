@@ -1,5 +1,7 @@
-//! cgroup v2: where it is mounted, what a directory's id is, and weir's own
-//! cgroup, by which alone it is exempt from its own hooks.
+//! cgroup v2: where it is mounted, what a directory's id is, weir's own cgroup,
+//! by which alone it is exempt from its own hooks, and those of its canaries.
+//!
+//! Must never put a process into a cgroup that is somebody else's.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::error::KernelError;
@@ -15,8 +18,11 @@ use super::error::KernelError;
 /// Name of weir's own cgroup below the one that the hooks are attached to.
 const OWN: &str = "weir-proxy";
 
+/// Name of a canary's cgroup below its pod's.
+const CANARY: &str = "weir-canary";
+
 /// How long what a daemon left behind may take to end: a canary that was being
-/// started leaves for its pod's cgroup, a killed process is about to be gone.
+/// started leaves for its pod's, one in a pod dials for a moment, a killed process is about to be gone.
 const EMPTY: Duration = Duration::from_secs(2);
 
 /// Inode of the cgroup namespace that the kernel starts with (`PROC_CGROUP_INIT_INO`).
@@ -99,7 +105,7 @@ impl Cgroup {
             }
             _ => {}
         }
-        fs::write(path.join("cgroup.procs"), "0").map_err(named("joining the cgroup"))?;
+        join(&path).map_err(named("joining the cgroup"))?;
         Self::open(&path)
     }
 
@@ -109,17 +115,71 @@ impl Cgroup {
     /// # Errors
     /// `ResourceBusy`, if somebody is still in it: a daemon that runs.
     pub fn remove_own(&self) -> io::Result<()> {
-        let until = Instant::now() + EMPTY;
-        loop {
-            match fs::remove_dir(self.path.join(OWN)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error)
-                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until =>
-                {
-                    std::thread::sleep(Duration::from_millis(10));
+        remove_when_empty(&self.path.join(OWN))
+    }
+
+    /// Removes what canaries that outlived their daemon left below this one.
+    pub fn remove_canaries(&self) -> io::Result<()> {
+        let mut dirs = vec![self.path.clone()];
+        while let Some(dir) = dirs.pop() {
+            let entries = match fs::read_dir(&dir) {
+                // A pod that has gone meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for entry in entries.flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
                 }
-                other => return other,
+                if entry.file_name() == CANARY {
+                    remove_when_empty(&entry.path())?;
+                } else {
+                    dirs.push(entry.path());
+                }
             }
+        }
+        Ok(())
+    }
+}
+
+/// Moves this process, a canary, into a cgroup of its own below `pod`. What is in a
+/// pod's cgroup itself keeps controllers from being enabled in it; where some are
+/// the kernel takes nobody in; and in a container's the canary would live on that
+/// one's limits, and die with it.
+pub fn enter_canary(pod: &Path) -> io::Result<()> {
+    let own = pod.join(CANARY);
+    match fs::create_dir(&own) {
+        // One that was left behind.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    match join(&own) {
+        // Below a cgroup that shares out controllers among threads no other kind
+        // can be; it takes processes in itself.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => join(pod),
+        other => other,
+    }
+}
+
+/// Removes what [`enter_canary`] made, when the canary has ended.
+pub fn remove_canary(pod: &Path) -> io::Result<()> {
+    remove_when_empty(&pod.join(CANARY))
+}
+
+fn join(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), "0")
+}
+
+/// Waits a moment for what is in a cgroup to be gone. One that is gone is no error.
+fn remove_when_empty(cgroup: &Path) -> io::Result<()> {
+    let until = Instant::now() + EMPTY;
+    loop {
+        match fs::remove_dir(cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum KernelError {
         map: &'static str,
     },
     /// Pins of another version lie where ours should go.
-    #[error("{path} belongs to another version of weir ({found}; this one needs {wanted}): run `weir uninstall` first, with the same --bpffs", path = path.display())]
+    #[error("{path} belongs to another version of weir, or to somebody else ({found}; this one needs {wanted}): run `weir uninstall` first, with the same --bpffs", path = path.display())]
     ForeignPin {
         /// The pin.
         path: PathBuf,
@@ -50,6 +50,18 @@ pub enum KernelError {
         found: String,
         /// What this version writes.
         wanted: String,
+    },
+    /// A pinned map was made with another limit.
+    #[error("{path} was made for {found} entries, this start asks for {wanted}, and a pinned map keeps its size: start weir with --map-limit {name}={found}, or run `weir uninstall` first, with the same --bpffs", path = path.display())]
+    OtherLimit {
+        /// The pin.
+        path: PathBuf,
+        /// What `--map-limit` calls it.
+        name: &'static str,
+        /// Entries that fit.
+        found: u32,
+        /// Entries that are asked for.
+        wanted: u32,
     },
     /// A pinned map holds what this version would not write into it.
     #[error(

@@ -59,6 +59,20 @@ table_maps! {
     Flows = "FLOWS", "flows", 65_536;
 }
 
+impl TableMap {
+    /// Whose limit is that of the map of this name; `None`: its size is not chosen.
+    pub fn that_sizes(name: &str) -> Option<Self> {
+        // Every enrolled workload has one count of pending flows.
+        // Those of its addresses that others dial are some of its own.
+        let name = match name {
+            "PENDING" => "WORKLOADS",
+            "NEARBY" => "LOCAL",
+            name => name,
+        };
+        Self::ALL.iter().find(|map| map.map() == name).copied()
+    }
+}
+
 /// The largest limit: a map of it takes a few gigabytes.
 const LIMIT_MAX: u32 = 16 << 20;
 
@@ -111,15 +125,7 @@ impl Limits {
 
     /// The same for a map of this name; `None`: its size is not chosen.
     pub fn by_map(&self, name: &str) -> Option<u32> {
-        // Every enrolled workload has one count of pending flows.
-        // Those of its addresses that others dial are some of its own.
-        let name = match name {
-            "PENDING" => "WORKLOADS",
-            "NEARBY" => "LOCAL",
-            name => name,
-        };
-        let map = TableMap::ALL.iter().find(|map| map.map() == name)?;
-        Some(self.of(*map))
+        TableMap::that_sizes(name).map(|map| self.of(map))
     }
 
     /// Refuses what does not fit.

@@ -25,6 +25,9 @@ const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
+/// Asks for what runs, not for what hangs there.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+
 /// Where on a cgroup a program runs: `enum bpf_attach_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -252,10 +255,20 @@ impl Attached {
 
     /// Those on `cgroup` itself.
     pub fn to(cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<Self> {
+        Self::query(cgroup, at, 0)
+    }
+
+    /// Those that run in `cgroup`, wherever they hang; the flags are not told.
+    pub fn in_force(cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<Self> {
+        Self::query(cgroup, at, BPF_F_QUERY_EFFECTIVE)
+    }
+
+    fn query(cgroup: BorrowedFd<'_>, at: AttachType, query_flags: u32) -> io::Result<Self> {
         let mut ids = [0_u32; Self::MAX];
         let mut attr = ProgQuery {
             target_fd: field(cgroup),
             attach_type: at as u32,
+            query_flags,
             prog_ids: ids.as_mut_ptr() as u64,
             prog_cnt: u32::try_from(Self::MAX).expect("a small number"),
             ..ProgQuery::default()

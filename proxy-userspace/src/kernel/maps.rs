@@ -4,6 +4,7 @@
 //! Must never be used to decide anything: what stands in the maps is decided
 //! in `snapshot` and written by `write`.
 
+use std::fmt;
 use std::path::Path;
 
 use aya::Ebpf;
@@ -17,7 +18,10 @@ use proxy_common::{
 };
 
 use super::error::KernelError;
-use super::limits::Limits;
+use super::limits::{Limits, TableMap};
+
+/// The map's elements are made when they are needed (`linux/bpf.h`).
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// What a pinned map must look like.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +31,8 @@ pub struct MapSpec {
     kind: MapType,
     key: usize,
     value: usize,
+    /// `BPF_F_*`, as it is made with.
+    flags: u32,
     /// Entries that fit (bytes, for the ring buffer), unless the operator chose another number.
     max_entries: usize,
 }
@@ -37,7 +43,20 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> Ma
         kind,
         key: size_of::<K>(),
         value: size_of::<V>(),
+        // The kernel makes tries and socket storage in no other way.
+        flags: match kind {
+            MapType::LpmTrie | MapType::SkStorage => BPF_F_NO_PREALLOC,
+            _ => 0,
+        },
         max_entries,
+    }
+}
+
+/// A hash map that takes memory for what is in it.
+const fn grows<K, V>(name: &'static str, max_entries: usize) -> MapSpec {
+    MapSpec {
+        flags: BPF_F_NO_PREALLOC,
+        ..spec::<K, V>(name, MapType::Hash, max_entries)
     }
 }
 
@@ -47,6 +66,7 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
         kind: MapType::RingBuf,
         key: 0,
         value: 0,
+        flags: 0,
         max_entries: bytes,
     }
 }
@@ -60,31 +80,31 @@ pub const SPECS: [MapSpec; 32] = [
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
     spec::<u32, Enrolled>("ENROLLED", MapType::Array, 1),
-    spec::<NetnsCookie, Workload>("WORKLOADS", MapType::Hash, 4_096),
-    spec::<LocalKey, LocalEntry>("LOCAL", MapType::Hash, 65_536),
-    spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 262_144),
-    spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 65_536),
-    spec::<RouteKey, Route>("ROUTES", MapType::Hash, 262_144),
+    grows::<NetnsCookie, Workload>("WORKLOADS", 4_096),
+    grows::<LocalKey, LocalEntry>("LOCAL", 65_536),
+    grows::<AddressKey, AddressEntry>("ADDRESSES", 262_144),
+    grows::<ServiceKey, ServiceEntry>("SERVICES", 65_536),
+    grows::<RouteKey, Route>("ROUTES", 262_144),
     spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 65_536),
-    spec::<EgressKey, EgressEntry>("EGRESS", MapType::Hash, 262_144),
-    spec::<PolicySetId, Lengths>("EGRESS_LENGTHS", MapType::Hash, 16_384),
-    spec::<PortKey, PortEntry>("EGRESS_PORTS", MapType::Hash, 262_144),
+    grows::<EgressKey, EgressEntry>("EGRESS", 262_144),
+    grows::<PolicySetId, Lengths>("EGRESS_LENGTHS", 16_384),
+    grows::<PortKey, PortEntry>("EGRESS_PORTS", 262_144),
     spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
     spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
     spec::<FlowKey, Flow>("FLOWS", MapType::Hash, 65_536),
     spec::<u32, Note>("NOTES", MapType::SkStorage, 0),
     spec::<u32, Talking>("TALKS", MapType::SkStorage, 0),
     spec::<u32, Told>("TOLD", MapType::SkStorage, 0),
-    spec::<u64, Peer>("PEERS", MapType::Hash, 65_536),
+    grows::<u64, Peer>("PEERS", 65_536),
     spec::<HeardKey, Heard>("HEARD", MapType::LruHash, 16_384),
     spec::<u32, Flow>("ACCEPTED", MapType::SkStorage, 0),
     spec::<u32, u32>("LISTENERS", MapType::SkStorage, 0),
-    spec::<u64, Older>("OLDER", MapType::Hash, OLDER_MAX),
-    spec::<AddressKey, NetnsCookie>("NEARBY", MapType::Hash, 65_536),
-    spec::<OfferKey, u64>("OFFERS", MapType::Hash, 65_536),
+    grows::<u64, Older>("OLDER", OLDER_MAX),
+    grows::<AddressKey, NetnsCookie>("NEARBY", 65_536),
+    grows::<OfferKey, u64>("OFFERS", 65_536),
     spec::<u32, Partner>("PARTNERS", MapType::SkStorage, 0),
     spec::<Seat, u32>("SEATS", MapType::SockHash, 131_072),
-    spec::<u64, Handed>("HANDED", MapType::Hash, 65_536),
+    grows::<u64, Handed>("HANDED", 65_536),
     ring("EVENTS", 262_144),
     ring("ENDINGS", 524_288),
     spec::<u32, u64>("COUNTERS", MapType::PerCpuArray, Counter::ALL.len()),
@@ -96,34 +116,65 @@ const _: () = {
     assert!(size_of::<Ending>() * 1_000 < 524_288);
 };
 
+/// What cannot be changed of a map, but for its size.
+#[derive(PartialEq)]
+struct Shape {
+    kind: MapType,
+    key: usize,
+    value: usize,
+    flags: u32,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            key,
+            value,
+            flags,
+        } = self;
+        write!(f, "{kind:?}, key {key}, value {value}, flags {flags:#x}")
+    }
+}
+
 /// Checks that a pin, if there is one, can be reused.
 pub fn check_pin(spec: &MapSpec, limits: &Limits, pin: &Path) -> Result<(), KernelError> {
     if !pin.exists() {
         return Ok(());
     }
-    let chosen = limits.by_map(spec.name).map(|entries| entries as usize);
-    let max_entries = chosen.unwrap_or(spec.max_entries);
     let info = MapInfo::from_pin(pin).map_err(KernelError::map(spec.name))?;
-    let found = format!(
-        "{:?}, key {}, value {}, {} entries",
-        info.map_type().map_err(KernelError::map(spec.name))?,
-        info.key_size(),
-        info.value_size(),
-        info.max_entries(),
-    );
-    let wanted = format!(
-        "{:?}, key {}, value {}, {} entries",
-        spec.kind, spec.key, spec.value, max_entries
-    );
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(KernelError::ForeignPin {
-            path: pin.into(),
-            found,
-            wanted,
-        })
+    let found = Shape {
+        kind: info.map_type().map_err(KernelError::map(spec.name))?,
+        key: info.key_size() as usize,
+        value: info.value_size() as usize,
+        flags: info.map_flags(),
+    };
+    let wanted = Shape {
+        kind: spec.kind,
+        key: spec.key,
+        value: spec.value,
+        flags: spec.flags,
+    };
+    let table = TableMap::that_sizes(spec.name);
+    let entries = table.map_or(spec.max_entries, |table| limits.of(table) as usize);
+    let has = info.max_entries();
+    if found == wanted && has as usize == entries {
+        return Ok(());
     }
+    let path = pin.into();
+    Err(match table {
+        Some(table) if found == wanted => KernelError::OtherLimit {
+            path,
+            name: table.name(),
+            found: has,
+            wanted: limits.of(table),
+        },
+        _ => KernelError::ForeignPin {
+            path,
+            found: format!("{found}, {has} entries"),
+            wanted: format!("{wanted}, {entries} entries"),
+        },
+    })
 }
 
 /// Checks the version that the pinned `ABI` map holds; 0 is one just made.

@@ -49,6 +49,7 @@ use self::maps::Maps;
 pub use self::peers::Peers;
 pub use self::pins::Pins;
 use self::pins::read_dir;
+pub use self::rival::Other;
 pub use self::usage::MapUsage;
 use self::write::Changes;
 use crate::tables::TableSet;

@@ -1,7 +1,7 @@
-//! Verified, not assumed: a canary is a process of weir's own that joins the
-//! pod's cgroup and namespace and dials an address that nobody has, one for each
-//! family that the pod has. If the hooks see it, it ends at weir's listener and
-//! is greeted; if not, it fails.
+//! Verified, not assumed: a canary is a process of weir's own that goes into a
+//! cgroup below the pod's, and into its namespace, and dials an address that nobody
+//! has, one for each family that the pod has. If the hooks see it, it ends at weir's
+//! listener and is greeted; if not, it fails.
 //!
 //! Must never send anything to an address that could be somebody's.
 
@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
-
 use super::pod::{CANARY_ADDRS, CANARY_PORT, Enrolment, Pod};
+use super::{SharedKernel, lock};
+use crate::kernel::cgroup::{enter_canary, remove_canary};
+use nix::sched::{CloneFlags, setns};
 
 /// How often every pod is verified again.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -31,22 +32,22 @@ const GREETING: &[u8] = b"weir\n";
 
 /// The thread that sends canaries.
 pub struct Canaries {
-    rounds: Sender<Round>,
+    rounds: Sender<Round<Pod>>,
 }
 
 /// The pods to verify from now on, and those to verify at once.
-struct Round {
-    all: Vec<Weak<Pod>>,
-    fresh: Vec<Weak<Pod>>,
+struct Round<P> {
+    all: Vec<Weak<P>>,
+    fresh: Vec<Weak<P>>,
 }
 
 impl Canaries {
     /// Starts the thread; it ends with this handle.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(kernel: SharedKernel) -> io::Result<Self> {
         let (rounds, inbox) = channel();
         std::thread::Builder::new()
             .name("weir-canary".into())
-            .spawn(move || watch(&inbox))?;
+            .spawn(move || watch(&inbox, PERIOD, |pod| verify(pod, &kernel)))?;
         Ok(Self { rounds })
     }
 
@@ -63,34 +64,34 @@ impl Canaries {
     }
 }
 
-fn watch(inbox: &Receiver<Round>) {
-    let mut all: Vec<Weak<Pod>> = Vec::new();
-    let mut due = Instant::now() + PERIOD;
+/// Until nobody can send a round any more: `verify` on what is fresh, and on all once
+/// in each period, however often a round comes.
+fn watch<P>(inbox: &Receiver<Round<P>>, period: Duration, mut verify: impl FnMut(&P)) {
+    let mut all: Vec<Weak<P>> = Vec::new();
+    let mut due = Instant::now() + period;
+    let mut each = |pods: &[Weak<P>]| {
+        let alive = pods.iter().filter_map(Weak::upgrade);
+        alive.for_each(|pod| verify(&pod));
+    };
     loop {
-        let now = Instant::now();
-        match inbox.recv_timeout(due.saturating_duration_since(now)) {
+        match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Ok(round) => {
                 all = round.all;
-                round
-                    .fresh
-                    .iter()
-                    .filter_map(Weak::upgrade)
-                    .for_each(|pod| verify(&pod));
+                each(&round.fresh);
             }
-            Err(RecvTimeoutError::Timeout) => {
-                all.iter()
-                    .filter_map(Weak::upgrade)
-                    .for_each(|pod| verify(&pod));
-                due = Instant::now() + PERIOD;
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= due {
+            each(&all);
+            due = Instant::now() + period;
         }
     }
 }
 
 /// Sends one canary and notes what it found.
-fn verify(pod: &Pod) {
-    let enrolment = match send(pod) {
+fn verify(pod: &Pod, kernel: &SharedKernel) {
+    let enrolment = match send(pod, kernel) {
         Ok(()) => Enrolment {
             captured: true,
             why: format!("a canary came through over {}", families(pod)),
@@ -106,7 +107,7 @@ fn verify(pod: &Pod) {
     pod.set_enrolment(enrolment);
 }
 
-fn send(pod: &Pod) -> Result<(), String> {
+fn send(pod: &Pod, kernel: &SharedKernel) -> Result<(), String> {
     let mut child = Command::new("/proc/self/exe")
         .arg("canary")
         .arg(&pod.spec().netns)
@@ -118,6 +119,9 @@ fn send(pod: &Pod) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("a canary does not start: {error}"))?;
     let ended = wait(&mut child);
+    if let Err(error) = remove_canary(&pod.spec().cgroup) {
+        tracing::warn!(%error, workload = %pod.name(), "the canary's cgroup could not be removed");
+    }
     let mut said = String::new();
     if let Some(stdout) = &mut child.stdout {
         // What a killed canary did not say is not needed.
@@ -125,7 +129,10 @@ fn send(pod: &Pod) -> Result<(), String> {
     }
     match ended {
         Ok(true) => Ok(()),
-        Ok(false) => Err(said.trim().to_owned()),
+        Ok(false) => {
+            let around = lock(kernel).surroundings(pod.cgroup());
+            Err(format!("{}; {around}", said.trim()))
+        }
         Err(error) => Err(format!("a canary was lost: {error}")),
     }
 }
@@ -161,8 +168,8 @@ fn wait(child: &mut Child) -> io::Result<bool> {
 
 /// The canary itself, in a process of its own: joins the pod and dials.
 pub fn run(netns: &Path, cgroup: &Path, dialled: &[IpAddr]) -> Result<(), String> {
-    std::fs::write(cgroup.join("cgroup.procs"), "0")
-        .map_err(|error| format!("joining the pod's cgroup: {error}"))?;
+    enter_canary(cgroup)
+        .map_err(|error| format!("joining the pod's cgroup {}: {error}", cgroup.display()))?;
     let file =
         std::fs::File::open(netns).map_err(|error| format!("opening the pod's netns: {error}"))?;
     setns(file, CloneFlags::CLONE_NEWNET)
@@ -174,9 +181,8 @@ pub fn run(netns: &Path, cgroup: &Path, dialled: &[IpAddr]) -> Result<(), String
 
 /// One connect, which must come to weir and look as if it came to `to`.
 fn dial(to: SocketAddr) -> Result<(), String> {
-    let mut stream = TcpStream::connect_timeout(&to, CONNECT).map_err(|error| {
-        format!("the connect of a canary to {to} failed ({error}): weir's hooks do not run in this cgroup, or not before another program's")
-    })?;
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT)
+        .map_err(|error| format!("the connect of a canary to {to} failed ({error})"))?;
     let timeout = stream.set_read_timeout(Some(CONNECT));
     timeout.map_err(|error| format!("the canary's socket: {error}"))?;
     let mut said = [0; GREETING.len()];
@@ -190,5 +196,76 @@ fn dial(to: SocketAddr) -> Result<(), String> {
             "getpeername showed {peer} instead of {to}: the getpeername hook does not run"
         )),
         Err(error) => Err(format!("getpeername: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands for a pod.
+    struct Named(&'static str);
+
+    /// A watch with a period of its own, and whom it verifies.
+    fn watching(period: Duration) -> (Sender<Round<Named>>, Receiver<&'static str>) {
+        let (rounds, inbox) = channel();
+        let (verified, seen) = channel();
+        std::thread::spawn(move || {
+            watch(&inbox, period, |pod: &Named| {
+                // The test may have seen enough.
+                let _gone = verified.send(pod.0);
+            });
+        });
+        (rounds, seen)
+    }
+
+    fn round(all: &[&Arc<Named>], fresh: &[&Arc<Named>]) -> Round<Named> {
+        let weak = |pods: &[&Arc<_>]| pods.iter().map(|pod| Arc::downgrade(pod)).collect();
+        Round {
+            all: weak(all),
+            fresh: weak(fresh),
+        }
+    }
+
+    #[test]
+    fn the_fresh_are_verified_at_once_and_all_of_them_in_each_period() {
+        let (one, two) = (Arc::new(Named("one")), Arc::new(Named("two")));
+        let (rounds, seen) = watching(Duration::from_millis(20));
+        let begun = Instant::now();
+        rounds.send(round(&[&one, &two], &[&two])).unwrap();
+        let next = || seen.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(
+            [next(), next(), next(), next(), next()],
+            ["two", "one", "two", "one", "two"]
+        );
+        assert!(begun.elapsed() >= Duration::from_millis(40));
+        // Who is gone is verified no more.
+        drop(one);
+        let mut last = next();
+        let alone = (0..100).any(|_| {
+            let before = std::mem::replace(&mut last, next());
+            (before, last) == ("two", "two")
+        });
+        assert!(alone, "it is verified for ever");
+        // And with the handle the thread ends.
+        drop(rounds);
+        while seen.recv().is_ok() {}
+    }
+
+    #[test]
+    fn nobody_waits_longer_for_those_that_come_all_the_time() {
+        let (old, new) = (Arc::new(Named("old")), Arc::new(Named("new")));
+        let (rounds, seen) = watching(Duration::from_millis(20));
+        let comes = || rounds.send(round(&[&old, &new], &[&new])).unwrap();
+        // Some are always waiting.
+        (0..8).for_each(|_| comes());
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if seen.recv_timeout(Duration::from_secs(10)).unwrap() == "old" {
+                return;
+            }
+            comes();
+        }
+        panic!("the old one is never verified");
     }
 }

@@ -80,6 +80,7 @@ impl Node {
         let peers = lock(&kernel).peers().map_err(std::io::Error::other)?;
         Ok(Self {
             waker: Waker::start(Arc::clone(&snapshot), peers)?,
+            canaries: Canaries::start(Arc::clone(&kernel))?,
             kernel,
             home: Netns::current()?,
             workers,
@@ -88,7 +89,6 @@ impl Node {
             compiler: Compiler::new(slots, resolvers, accelerator.mode()),
             pods: BTreeMap::new(),
             missing: BTreeMap::new(),
-            canaries: Canaries::start()?,
             accelerator,
             started: false,
         })

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use super::pod::Pod;
 use crate::accelerate::Accelerator;
 use crate::config::object::{ObjectName, Workload};
-use crate::control::{DataplaneStatus, ListenerStatus, MapStatus, ProgramStatus, WorkloadStatus};
+use crate::control::{
+    DataplaneStatus, ListenerStatus, MapStatus, OtherStatus, ProgramStatus, WorkloadStatus,
+};
 use crate::kernel::{Kernel, hooks};
 use crate::snapshot::Snapshot;
+
+/// How many programs of others are listed.
+const OTHERS: usize = 100;
 
 /// The state of the kernel half and the listeners; `unwoken` says why the owners
 /// of connected UDP sockets do not learn that their endpoint is dead.
@@ -23,6 +28,18 @@ pub fn status(
         hook: format!("cgroup/{hook}"),
         attached: kernel.is_attached(hook),
     });
+    let mut others: Vec<OtherStatus> = kernel
+        .others(pods.values().map(|pod| pod.cgroup()))
+        .into_iter()
+        .map(|other| OtherStatus {
+            id: other.id,
+            name: other.name,
+            hook: format!("cgroup/{}", other.hook),
+            cgroup: other.cgroup.display().to_string(),
+        })
+        .collect();
+    let others_omitted = others.len().saturating_sub(OTHERS) as u64;
+    others.truncate(OTHERS);
     let maps = kernel.usage().into_iter().map(|usage| MapStatus {
         name: usage.map.map().to_owned(),
         entries: Some(usage.entries as u64),
@@ -41,6 +58,8 @@ pub fn status(
         .map(|(counter, total)| (counter.name().to_owned(), total));
     DataplaneStatus {
         programs: programs.collect(),
+        others,
+        others_omitted,
         maps: maps.collect(),
         listeners: listeners.collect(),
         counters: counters.collect(),

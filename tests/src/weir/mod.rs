@@ -93,6 +93,11 @@ impl<'a> Weir<'a> {
         Ok(())
     }
 
+    /// What the next start is told besides.
+    pub fn set_args(&mut self, args: &[&str]) {
+        self.options.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    }
+
     /// Starts the daemon and kills it after `moment`, however far it is.
     pub fn launch_and_kill(&mut self, moment: Duration) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon runs already");

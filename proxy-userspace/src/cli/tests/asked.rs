@@ -336,6 +336,8 @@ async fn the_looks_show_what_the_daemon_said() {
         "acceleration: auto, in force for nobody; self-test: 1 does not hold\n",
         "acceleration breaks fin: the end comes, but it did not\n",
         "UDP:          not governed\n",
+        "beside weir: lb4 (id 7) at cgroup/connect4 of /sys/fs/cgroup\n",
+        "beside weir: 2 more\n",
     ] {
         assert!(status.contains(line), "{status}");
     }
