@@ -166,8 +166,8 @@ impl Kernel {
     /// that fails too, every workload is closed: egress denied, no listener.
     pub fn write(&mut self, tables: &TableSet) -> Result<(), KernelError> {
         let before = self.written.clone();
+        write::check_size(&before, tables, &self.limits)?;
         let changes = Changes::between(&before, tables);
-        changes.check_size(tables, &self.limits)?;
         match write::write(&mut self.maps, &before, tables, &changes) {
             Ok(()) => {
                 self.written = tables.clone();
@@ -196,7 +196,7 @@ impl Kernel {
     /// Refuses tables that would not fit with `workloads` enrolled ones.
     pub fn check_size(&self, tables: &TableSet, workloads: usize) -> Result<(), KernelError> {
         self.limits.check(TableMap::Workloads, workloads)?;
-        Changes::between(&self.written, tables).check_size(tables, &self.limits)
+        write::check_size(&self.written, tables, &self.limits)
     }
 
     /// Last resort: every workload keeps its identity and loses its ways out.
