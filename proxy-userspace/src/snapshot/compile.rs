@@ -205,13 +205,8 @@ impl Compiler {
             nearby(tables, network, pod);
         }
         for addr in pod.local() {
-            tables.local.insert(
-                LocalKey {
-                    netns,
-                    addr: Addr::from(addr.ip),
-                },
-                1,
-            );
+            let addr = Addr::from(addr.ip);
+            tables.local.insert(LocalKey { netns, addr }, 1);
         }
         let mut services: Vec<_> = objects.index().inventory.services_of(workload).collect();
         services.sort_by_key(|service| &service.name);
