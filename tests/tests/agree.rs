@@ -230,9 +230,11 @@ fn datagram(agent: &Agent, to: SocketAddr, connects: bool, awaits: bool) -> Dial
         (true, false) => return Ok(None),
         (true, true) => sock.send("x").and_then(|()| sock.recv_from()),
         (false, _) => sock.send_to(to, "x").and_then(|()| {
-            awaits
-                .then(|| sock.recv_from())
-                .unwrap_or_else(|| Ok((String::new(), to)))
+            if awaits {
+                sock.recv_from()
+            } else {
+                Ok((String::new(), to))
+            }
         }),
     };
     let (said, from) = answer?;
