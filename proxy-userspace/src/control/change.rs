@@ -67,6 +67,9 @@ pub struct Changed {
 
 impl Changed {
     /// Its name.
+    ///
+    /// # Panics
+    /// If it neither was nor is: no plan makes such a one.
     pub fn name(&self) -> &ObjectName {
         let object = self.after.as_ref().or(self.before.as_ref());
         object.expect("it was there or it is").name()
