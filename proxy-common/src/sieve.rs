@@ -99,6 +99,10 @@ mod tests {
         let enrolled: Enrolled = [NetnsCookie(70)].into_iter().collect();
         let held = (0..4_096).filter(|cookie| enrolled.may_hold(NetnsCookie(*cookie)));
         assert!(held.eq([70]));
+        assert!(
+            enrolled.may_hold(NetnsCookie(70 + 4_096)),
+            "the table has the say"
+        );
 
         let addr = |last: u8| Addr::from(Ipv4Addr::new(10, 244, 1, last));
         let own: OwnAddresses = [addr(2)].into_iter().collect();

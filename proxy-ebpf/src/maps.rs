@@ -3,16 +3,18 @@
 //!
 //! | map | writer | reader | deleted by |
 //! | --- | --- | --- | --- |
-//! | `ABI` | daemon, once | daemon at takeover | uninstall |
-//! | `NODE` | daemon at start | every hook | – |
+//! | `ABI` | daemon at start | daemon at takeover | uninstall |
+//! | `NODE` | daemon at start, and when acceleration changes | `connect`, `sendmsg`, `bind`, `weir_accelerate` | – |
 //! | `BEAT` | daemon, five times a second | `connect` | – |
-//! | `ENROLLED` | daemon, on enrolment | every hook | – |
-//! | `WORKLOADS`, `LOCAL` | daemon, on enrolment | every hook | daemon |
-//! | `ADDRESSES`, `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_LENGTHS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg` | daemon |
+//! | `ENROLLED` | daemon at start, and on enrolment: before `WORKLOADS` grows, after it shrinks | who asks `WORKLOADS`, before it, but for the fence | – |
+//! | `WORKLOADS` | daemon, on apply | `connect`, `sendmsg`, `recvmsg`, `bind`, fence, `weir_accelerate`; daemon at takeover | daemon |
+//! | `LOCAL` | daemon, on enrolment | `connect`, `sendmsg`, `recvmsg`; daemon at takeover | daemon |
+//! | `ADDRESSES` | daemon, on apply | `connect`, `sendmsg`, `recvmsg`; daemon at takeover | daemon |
+//! | `SERVICES`, `ROUTES`, `EGRESS`, `EGRESS_LENGTHS`, `EGRESS_PORTS` | daemon, on apply | `connect`, `sendmsg`; daemon at takeover | daemon |
 //! | `ENDPOINTS` | daemon, on apply | `connect`, `sendmsg` | overwritten, after a grace |
-//! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect` | daemon |
+//! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect`; daemon | daemon |
 //! | `PENDING_TOTAL` | `sock_ops` | `connect`, `sock_ops` | – |
-//! | `FLOWS` | `sock_ops` at SYN | `sock_ops` at accept | `sock_ops`, at accept or CLOSE |
+//! | `FLOWS` | `sock_ops` at SYN | `sock_ops`; daemon, which counts them | `sock_ops`, at accept, CLOSE or a SYN of the same key |
 //! | `NOTES` | `connect`, `sock_ops`, `weir_accelerate` | these, `sendmsg`, `getpeername` | `connect`, or with the socket |
 //! | `TALKS` | `connect`, `sendmsg` | these, `recvmsg` | with the socket |
 //! | `TOLD` | `connect`, `sendmsg`, fence | the same | with the socket |
@@ -21,14 +23,14 @@
 //! | `ACCEPTED` | `sock_ops` | daemon, by descriptor | with the socket |
 //! | `LISTENERS` | daemon, by descriptor | `connect` | with the socket |
 //! | `OLDER` | daemon, on enrolment | daemon | daemon |
-//! | `NEARBY` | daemon, on enrolment | `weir_accelerate` | daemon |
-//! | `OFFERS` | `weir_accelerate` at SYN | `weir_accelerate` at accept | `weir_accelerate`, at accept or CLOSE |
-//! | `PARTNERS` | `connect`, `weir_accelerate` | `weir_accelerate`, `weir_redirect` | `weir_accelerate`, or with the socket |
+//! | `NEARBY` | daemon, on enrolment | `weir_accelerate`; daemon at takeover | daemon |
+//! | `OFFERS` | `weir_accelerate` at SYN | `weir_accelerate` at accept; daemon, when nobody accelerates | the same, and `weir_accelerate` at CLOSE |
+//! | `PARTNERS` | `connect`, `weir_accelerate`, `weir_redirect` | `weir_accelerate`, `weir_redirect` | `weir_accelerate`, or with the socket |
 //! | `SEATS` | `weir_accelerate` | `weir_redirect` | with the socket's connection |
-//! | `HANDED` | `weir_accelerate` (creates), `weir_redirect` (counts) | `sock_ops` | `sock_ops`, at CLOSE |
+//! | `HANDED` | `weir_accelerate` (creates), `weir_redirect` (counts) | `sock_ops` at CLOSE, `weir_accelerate` at accept | `sock_ops`, at CLOSE |
 //! | `EVENTS` | `connect`, `sendmsg`, fence | daemon | consumed |
 //! | `ENDINGS` | `sock_ops`, `connect`, `sendmsg` | daemon | consumed |
-//! | `COUNTERS` | every hook | daemon | – |
+//! | `COUNTERS` | hooks | daemon | – |
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash};

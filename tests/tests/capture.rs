@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use aya::maps::{Array, HashMap, Map, MapData};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use proxy_common::{Enrolled, NetnsCookie, Workload};
 use testbed::agent::proto::{Dial, Service, SockOption};
 use testbed::docs::service;
-use testbed::{Network, Node, Pod, Weir, eventually};
+use testbed::{Fault, Network, Node, Pod, Weir, eventually};
 
 const VIP_A: &str = "10.96.0.1:80";
 const VIP_B: &str = "10.96.0.2:80";
@@ -308,27 +310,30 @@ fn a_pod_can_call_itself_through_its_service() {
     );
 }
 
+/// A machine outside that answers at port 7000.
+fn outside(node: &Node) -> Pod {
+    let outside = node.outside("outside").unwrap();
+    let name = "outside".to_owned();
+    let what = Service::Whoami { name };
+    outside.agent().serve(outside.at(7000), what).unwrap();
+    outside
+}
+
+/// What it says to a pod.
+fn answer(pod: &Pod, outside: &Pod) -> Result<String, Fault> {
+    let sock = pod.agent().dial(outside.at(7000))?;
+    sock.send("x\n")?;
+    sock.recv_to_end().map(|(said, _)| said)
+}
+
 /// Who is not enrolled is not touched.
 #[test]
 fn an_unenrolled_pod_is_untouched() {
     let node = Node::new().unwrap();
     let weir = Weir::start(&node).unwrap();
     let [free, other] = node.pods(["free", "other"]).unwrap();
-    let outside = node.outside("outside").unwrap();
-    outside
-        .agent()
-        .serve(
-            outside.at(7000),
-            Service::Whoami {
-                name: "outside".into(),
-            },
-        )
-        .unwrap();
-    let answers = |pod: &Pod| {
-        let sock = pod.agent().dial(outside.at(7000))?;
-        sock.send("x\n")?;
-        sock.recv_to_end().map(|(said, _)| said)
-    };
+    let outside = outside(&node);
+    let answers = |pod: &Pod| answer(pod, &outside);
     assert!(answers(&free).unwrap().starts_with("outside "));
     weir.enroll(&other, &[]);
     assert!(answers(&free).unwrap().starts_with("outside "));
@@ -343,4 +348,44 @@ fn an_unenrolled_pod_is_untouched() {
         metrics.count("weir_kernel_connects_total", &[("outcome", "denied")]),
         1
     );
+}
+
+/// Who shares the bit of an enrolled namespace is told from it by the table. The bit
+/// is put right by a new daemon, and goes with the enrolment.
+#[test]
+fn a_shared_bit_enrols_nobody() {
+    let node = Node::new().unwrap();
+    let mut weir = Weir::start(&node).unwrap();
+    let [free, other] = node.pods(["free", "other"]).unwrap();
+    let outside = outside(&node);
+    let pin = |name: &str| MapData::from_pin(node.bpffs().join("weir/maps").join(name)).unwrap();
+    let mut bits: Array<_, Enrolled> = Map::Array(pin("ENROLLED")).try_into().unwrap();
+    let workloads: HashMap<_, NetnsCookie, Workload> =
+        Map::HashMap(pin("WORKLOADS")).try_into().unwrap();
+    let every = || (0..4096).map(NetnsCookie);
+    let held = |bits: &Array<_, Enrolled>| {
+        let enrolled = bits.get(&0, 0).unwrap();
+        every().filter(|netns| enrolled.may_hold(*netns)).count()
+    };
+    assert_eq!(held(&bits), 0);
+    weir.enroll(&other, &[]);
+    let NetnsCookie(netns) = workloads.keys().next().unwrap().unwrap();
+    assert_eq!(held(&bits), 1);
+    for cookie in [netns, netns + 4096] {
+        assert!(bits.get(&0, 0).unwrap().may_hold(NetnsCookie(cookie)));
+    }
+    // From here on every namespace of the machine shares its bit with an enrolled one.
+    bits.set(0, every().collect::<Enrolled>(), 0).unwrap();
+    assert!(answer(&free, &outside).unwrap().starts_with("outside "));
+    assert!(answer(&other, &outside).unwrap_err().is(Errno::EPERM));
+    let direct = [("outcome", "direct")];
+    let counted = weir.metrics().count("weir_kernel_connects_total", &direct);
+    assert_eq!(counted, 0, "what is not enrolled is not even counted");
+    weir.stop().unwrap();
+    weir.launch().unwrap();
+    assert_eq!(held(&bits), 1);
+    assert!(answer(&other, &outside).unwrap_err().is(Errno::EPERM));
+    weir.ok(&["unenroll", "other"]);
+    assert_eq!(held(&bits), 0);
+    assert!(answer(&other, &outside).unwrap().starts_with("outside "));
 }

@@ -179,6 +179,12 @@ fn a_balanced_connect_keeps_its_family() {
     assert!(ask(&client, addr("10.96.0.4:81")).is_ok());
     let fault = client.agent().dial(addr("[fd00:96::4]:81")).err().unwrap();
     assert!(fault.is(Errno::ECONNREFUSED), "{fault}");
+    let told = weir.json(&["explain", "client", "[fd00:96::4]:81"]);
+    assert_eq!(told["endpoints"].as_array().unwrap().len(), 0, "{told}");
+    assert!(
+        told["notes"].to_string().contains("of the dialled family"),
+        "{told}"
+    );
 }
 
 /// A pod without a global IPv6 address gets what the kernel says to such a host,

@@ -60,6 +60,11 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// Whether any document carried a `metadata.resourceVersion`.
+    pub fn has_versions(&self) -> bool {
+        !self.versions.is_empty()
+    }
+
     /// The `metadata.resourceVersion` that the document of this object carried.
     pub fn resource_version(&self, kind: Kind, name: &ObjectName) -> Option<ResourceVersion> {
         self.versions.get(&(kind, name.clone())).copied()

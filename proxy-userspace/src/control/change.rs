@@ -57,14 +57,23 @@ pub enum Expect {
 pub struct Changed {
     /// Its kind.
     pub kind: Kind,
-    /// Its name.
-    pub name: ObjectName,
     /// What it was; absent if it is new.
     pub before: Option<Object>,
     /// What it is; absent if it is gone.
     pub after: Option<Object>,
     /// Whether that is the same.
     pub unchanged: bool,
+}
+
+impl Changed {
+    /// Its name.
+    ///
+    /// # Panics
+    /// If it neither was nor is: no plan makes such a one.
+    pub fn name(&self) -> &ObjectName {
+        let object = self.after.as_ref().or(self.before.as_ref());
+        object.expect("it was there or it is").name()
+    }
 }
 
 /// A change that was made, or in a dry run would have been.

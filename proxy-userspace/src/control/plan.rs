@@ -27,7 +27,7 @@ impl Plan {
     pub(super) fn put(&mut self, objects: Vec<Object>) {
         let formers = self.next.upsert_all(objects.iter().cloned());
         let changes = objects.into_iter().zip(formers).map(|(object, former)| {
-            let (kind, name) = (object.kind(), object.name().clone());
+            let kind = object.kind();
             let (before, after, unchanged) = match former {
                 Former::Nothing => (None, object, false),
                 Former::Other(former) => (Some(former), object, false),
@@ -35,7 +35,6 @@ impl Plan {
             };
             Changed {
                 kind,
-                name,
                 before,
                 after: Some(after),
                 unchanged,
@@ -51,7 +50,6 @@ impl Plan {
         if found {
             self.objects.push(Changed {
                 kind,
-                name: name.clone(),
                 before,
                 after: None,
                 unchanged: false,
@@ -65,7 +63,7 @@ impl Plan {
         let named: BTreeSet<_> = self
             .objects
             .iter()
-            .map(|changed| (changed.kind, changed.name.clone()))
+            .map(|changed| (changed.kind, changed.name().clone()))
             .collect();
         for kind in Kind::ALL {
             for object in self.next.list(kind) {

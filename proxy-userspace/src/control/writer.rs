@@ -229,6 +229,10 @@ impl Writer {
     }
 
     fn check_versions(&self, parsed: &Parsed) -> Result<(), Refusal> {
+        // As a rule there is none, and of many objects each costs a look.
+        if !parsed.has_versions() {
+            return Ok(());
+        }
         let stale = parsed.objects.iter().filter_map(|object| {
             let given = parsed.resource_version(object.kind(), object.name());
             self.store
@@ -376,7 +380,7 @@ fn news(oddities: &[Warning], former: &View, objects: &[Changed]) -> Vec<Warning
     let known: HashSet<String> = former.warnings.iter().map(ToString::to_string).collect();
     let of_request: HashSet<String> = objects
         .iter()
-        .map(|changed| format!("{} {}", changed.kind, changed.name))
+        .map(|changed| format!("{} {}", changed.kind, changed.name()))
         .collect();
     let is_news = |oddity: &&Warning| {
         let object = oddity.object.as_ref();

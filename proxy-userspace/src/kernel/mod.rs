@@ -36,7 +36,7 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, SkStorage};
-use proxy_common::{Beat, Counter, Ending, Event, Extent, Flow, Record as _};
+use proxy_common::{Beat, Counter, Ending, Event, Extent, Flow, Record as _, Workload};
 
 pub use self::cgroup::Cgroup;
 pub use self::error::KernelError;
@@ -167,8 +167,8 @@ impl Kernel {
     /// that fails too, every workload is closed: egress denied, no listener.
     pub fn write(&mut self, tables: &TableSet) -> Result<(), KernelError> {
         let before = self.written.clone();
+        write::check_size(&before, tables, &self.limits)?;
         let changes = Changes::between(&before, tables);
-        changes.check_size(tables, &self.limits)?;
         match write::write(&mut self.maps, &before, tables, &changes) {
             Ok(()) => {
                 self.written = tables.clone();
@@ -197,19 +197,13 @@ impl Kernel {
     /// Refuses tables that would not fit with `workloads` enrolled ones.
     pub fn check_size(&self, tables: &TableSet, workloads: usize) -> Result<(), KernelError> {
         self.limits.check(TableMap::Workloads, workloads)?;
-        Changes::between(&self.written, tables).check_size(tables, &self.limits)
+        write::check_size(&self.written, tables, &self.limits)
     }
 
     /// Last resort: every workload keeps its identity and loses its ways out.
     fn close_all(&mut self, tables: &TableSet) {
         for (netns, workload) in &tables.workloads {
-            let closed = proxy_common::Workload {
-                id: workload.id,
-                network: workload.network,
-                pending_max: 0,
-                ..proxy_common::Workload::default()
-            };
-            if let Err(error) = self.maps.workloads.insert(netns, closed, 0) {
+            if let Err(error) = self.maps.workloads.insert(netns, closed(workload), 0) {
                 tracing::error!(%error, netns = netns.0, "a workload could not be closed");
             }
         }
@@ -310,6 +304,17 @@ impl Kernel {
     }
 }
 
+/// A workload without a way out. What is inside its pod is no business of weir's.
+fn closed(workload: &Workload) -> Workload {
+    Workload {
+        id: workload.id,
+        network: workload.network,
+        own: workload.own,
+        pending_max: 0,
+        ..Workload::default()
+    }
+}
+
 /// Detaches one hook of a fence.
 fn lift(pin: &Path) -> Result<(), KernelError> {
     let named = |call| move |error| KernelError::call(call, pin.display().to_string(), error);
@@ -346,5 +351,41 @@ impl Flows {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proxy_common::{
+        Destination, EgressDefault, LocalEntry, LocalKey, NetnsCookie, Transport, Verdict, decide,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_closed_workload_reaches_itself_and_nobody_outside() {
+        let at = |text: &str| Destination::from(text.parse::<SocketAddr>().unwrap());
+        let (own, outside) = (at("10.244.1.2:80"), at("203.0.113.5:80"));
+        let netns = NetnsCookie(70);
+        let workload = Workload {
+            egress_default: EgressDefault::Allow as u8,
+            own: [own.addr].into_iter().collect(),
+            ..Workload::default()
+        };
+        let key = LocalKey {
+            netns,
+            addr: own.addr,
+        };
+        let mut tables = TableSet::default();
+        tables.local.insert(key, LocalEntry::default());
+        let ask = |workload: &Workload, dst| {
+            decide(&tables, workload, netns, Transport::Tcp, dst).verdict
+        };
+        assert_eq!(ask(&workload, outside), Verdict::Direct);
+        let closed = closed(&workload);
+        assert_eq!(ask(&closed, own), Verdict::Direct);
+        assert_eq!(ask(&closed, outside), Verdict::Deny);
     }
 }

@@ -81,31 +81,31 @@ impl Changes {
             ports: Diff::between(&from.egress_ports, &to.egress_ports),
         }
     }
+}
 
-    /// Refuses what does not fit, before anything is written.
-    pub fn check_size(&self, to: &TableSet, limits: &Limits) -> Result<(), KernelError> {
-        let sizes = [
-            // What goes last stands beside what comes first for a moment.
-            (
-                TableMap::Workloads,
-                to.workloads.len() + self.workloads.gone.len(),
-            ),
-            (TableMap::Local, to.local.len() + self.local.gone.len()),
-            // The rest twice: what an earlier process wrote, or what is about to be
-            // replaced, stands beside it until workloads refer to the new.
-            (TableMap::Addresses, to.addresses.len() * 2),
-            (TableMap::Services, to.services.len() * 2),
-            (TableMap::Routes, to.routes.len() * 2),
-            (TableMap::Endpoints, to.slots * 2),
-            (TableMap::Egress, to.egress.entries().len() * 2),
-            (TableMap::PolicySets, to.egress.lengths().len() * 2),
-            (TableMap::EgressPorts, to.egress_ports.len() * 2),
-        ];
-        for (map, wanted) in sizes {
-            limits.check(map, wanted)?;
-        }
-        Ok(())
+/// Refuses what does not fit, before anything is written.
+pub fn check_size(from: &TableSet, to: &TableSet, limits: &Limits) -> Result<(), KernelError> {
+    // Only of these two it matters how many go; the others are large.
+    let workloads = Diff::between(&from.workloads, &to.workloads).gone.len();
+    let local = Diff::between(&from.local, &to.local).gone.len();
+    let sizes = [
+        // What goes last stands beside what comes first for a moment.
+        (TableMap::Workloads, to.workloads.len() + workloads),
+        (TableMap::Local, to.local.len() + local),
+        // The rest twice: what an earlier process wrote, or what is about to be
+        // replaced, stands beside it until workloads refer to the new.
+        (TableMap::Addresses, to.addresses.len() * 2),
+        (TableMap::Services, to.services.len() * 2),
+        (TableMap::Routes, to.routes.len() * 2),
+        (TableMap::Endpoints, to.slots * 2),
+        (TableMap::Egress, to.egress.entries().len() * 2),
+        (TableMap::PolicySets, to.egress.lengths().len() * 2),
+        (TableMap::EgressPorts, to.egress_ports.len() * 2),
+    ];
+    for (map, wanted) in sizes {
+        limits.check(map, wanted)?;
     }
+    Ok(())
 }
 
 /// All differences, and who looks at what before and after.

@@ -2,6 +2,7 @@
 //! without sending anything.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -12,7 +13,7 @@ use proxy_common::{
 use crate::config::object::{AppProtocol, ObjectName};
 use crate::control::{ExplainError, ExplainQuery, ExplainedEndpoint, Explanation, Host, Target};
 use crate::egress::host::HostName;
-use crate::snapshot::{Request, RuleView, ServiceView, Snapshot, Source, Subset};
+use crate::snapshot::{Endpoint, Request, RuleView, ServiceView, Snapshot, Source, Subset};
 
 /// Answers `query` by `snapshot`.
 pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
@@ -209,52 +210,71 @@ fn routed(
     let rule = view.matching(source, request);
     explanation.route_rule = rule.map(|rule| rule.label.to_string());
     explanation.endpoints = match rule {
-        None => shares(&view.all, 100, dialled),
-        Some(rule) => by_weight(rule, dialled),
+        None => shares(view, &view.all, 100, dialled),
+        Some(rule) => by_weight(view, rule, dialled),
     };
     let refused = match view.protocol {
         AppProtocol::Tcp => "the connect is refused",
         AppProtocol::Udp => "the call is refused",
         AppProtocol::Detect | AppProtocol::Http => "HTTP gets 503, bytes a reset",
     };
-    let unserved = rule.map_or(0, |rule| unserved(rule, dialled));
+    let unserved = rule.map_or(0, |rule| unserved(view, rule, dialled));
+    let which = if view.protocol.is_balanced() {
+        " of the dialled family"
+    } else {
+        ""
+    };
     if explanation.endpoints.is_empty() {
-        let note = format!("{} has no ready endpoint: {refused}", view.label);
+        let note = format!("{} has no ready endpoint{which}: {refused}", view.label);
         explanation.notes.push(note);
     } else if unserved > 0 {
         explanation.notes.push(format!(
-            "no ready endpoint has the labels of {unserved} % of the weights: for them {refused}"
+            "no ready endpoint{which} has the labels of {unserved} % of the weights: for them {refused}"
         ));
     }
     Ok(())
 }
 
+/// The endpoints of a subset that who dialled an address like `dialled` may get.
+fn reached<'a>(view: &ServiceView, subset: &'a Subset, dialled: &Addr) -> Vec<&'a Arc<Endpoint>> {
+    if view.protocol.is_balanced() {
+        subset.of_family(dialled).collect()
+    } else {
+        subset.turns(dialled).endpoints.iter().collect()
+    }
+}
+
 /// The weight, in percent, of labels that no ready endpoint has.
-fn unserved(rule: &RuleView, dialled: &Addr) -> u32 {
+fn unserved(view: &ServiceView, rule: &RuleView, dialled: &Addr) -> u32 {
     let shares = rule.subsets.iter().zip(&rule.weights);
     shares
-        .filter(|(subset, _)| subset.turns(dialled).endpoints.is_empty())
+        .filter(|(subset, _)| reached(view, subset, dialled).is_empty())
         .map(|(_, weight)| weight)
         .sum()
 }
 
-fn by_weight(rule: &RuleView, dialled: &Addr) -> Vec<ExplainedEndpoint> {
+fn by_weight(view: &ServiceView, rule: &RuleView, dialled: &Addr) -> Vec<ExplainedEndpoint> {
     rule.subsets
         .iter()
         .zip(&rule.weights)
-        .flat_map(|(subset, weight)| shares(subset, *weight, dialled))
+        .flat_map(|(subset, weight)| shares(view, subset, *weight, dialled))
         .collect()
 }
 
-fn shares(subset: &Subset, percent: u32, dialled: &Addr) -> Vec<ExplainedEndpoint> {
-    let endpoints = &subset.turns(dialled).endpoints;
+fn shares(
+    view: &ServiceView,
+    subset: &Subset,
+    percent: u32,
+    dialled: &Addr,
+) -> Vec<ExplainedEndpoint> {
+    let endpoints = reached(view, subset, dialled);
     let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-    let share = |endpoint: &std::sync::Arc<crate::snapshot::Endpoint>| ExplainedEndpoint {
+    let share = |endpoint: &Arc<Endpoint>| ExplainedEndpoint {
         workload: endpoint.workload.to_string(),
         address: endpoint.addr,
         share: f64::from(percent) / f64::from(count),
     };
-    endpoints.iter().map(share).collect()
+    endpoints.into_iter().map(share).collect()
 }
 
 fn headers(query: &ExplainQuery) -> Result<HeaderMap, ExplainError> {

@@ -98,12 +98,9 @@ fn masses(view: &ServiceView, rule: Option<&RuleView>, dialled: &Addr) -> Masses
     Masses::of(&shares)
 }
 
-/// The endpoints of the dialled family: a socket cannot change its own.
 fn targets(subset: &Subset, dialled: &Addr) -> Vec<Target> {
-    let endpoints = subset.turns(dialled).endpoints.iter();
+    let endpoints = subset.of_family(dialled);
     endpoints
-        .map(|endpoint| Destination::from(endpoint.addr))
-        .filter(|endpoint| endpoint.addr.is_v4() == dialled.is_v4())
-        .map(Target::new)
+        .map(|endpoint| Target::new(Destination::from(endpoint.addr)))
         .collect()
 }

@@ -215,6 +215,13 @@ impl Subset {
         if dialled.is_v4() { &self.v4 } else { &self.v6 }
     }
 
+    /// Those of them that the kernel can send a socket to: it cannot change its family.
+    pub fn of_family(&self, dialled: &Addr) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let is_v4 = dialled.is_v4();
+        let endpoints = self.turns(dialled).endpoints.iter();
+        endpoints.filter(move |endpoint| Addr::from(endpoint.addr.ip()).is_v4() == is_v4)
+    }
+
     /// Every address of every endpoint.
     pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.v4.endpoints.iter().chain(&self.v6.endpoints)

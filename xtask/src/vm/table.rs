@@ -207,4 +207,51 @@ mod tests {
         }
         assert!(about("capture").starts_with("Capture: "));
     }
+
+    /// How many tests a cell is about; `None`: it says nothing of them.
+    fn of_tests(cell: &str) -> Option<usize> {
+        let (_, after) = cell.split_once(" of ")?;
+        let digits = after.find(|c: char| !c.is_ascii_digit());
+        after[..digits.unwrap_or(after.len())].parse().ok()
+    }
+
+    #[test]
+    fn cells_say_how_many_tests_they_are_about() {
+        let outcome = |failed| Outcome {
+            passed: 12 - failed,
+            failed,
+            failures: vec!["a".to_owned(); usize::from(failed > 0)],
+            code: 0,
+            ..Outcome::default()
+        };
+        assert_eq!(of_tests(&outcome(0).cell()), Some(12));
+        assert_eq!(of_tests(&outcome(1).cell()), Some(12));
+        assert_eq!(
+            of_tests("1 of 1; 15 of 36 known cases do not hold"),
+            Some(1)
+        );
+        assert_eq!(of_tests("**no result**"), None);
+    }
+
+    /// A test that was added or taken away since the table was written was never
+    /// seen on these kernels.
+    #[test]
+    fn the_document_is_about_the_tests_that_there_are() {
+        let text = fs::read_to_string(workspace::root().join(DOCUMENT)).unwrap();
+        let (_, table, _) = split(&text).unwrap();
+        for (test, row) in &Table::parse(table).cells {
+            let source = fs::read_to_string(file(test)).unwrap();
+            let now = source
+                .lines()
+                .filter(|line| line.trim() == "#[test]")
+                .count();
+            for (version, cell) in row {
+                assert!(
+                    of_tests(cell).is_none_or(|then| then == now),
+                    "{test} on {version}: {cell}, but it has {now} tests: \
+                     cargo xtask vm --write-docs"
+                );
+            }
+        }
+    }
 }
