@@ -1,11 +1,12 @@
 //! Acceleration: whether it may be used on this kernel, and for whom.
 //!
-//! Owns the self-test (`trial`, with its `cases`), its verdict and the memory of
+//! Owns the self-test (`trial`, with its `cases`; `change`), its verdict and the memory of
 //! it. Must never hold anything up: the hooks enforce before the self-test
 //! begins, and it runs beside everything else.
 
 mod arena;
 mod cases;
+mod change;
 mod judge;
 mod memory;
 mod pace;

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::arena::{Fault, Pair, Road, expect_text, write};
+use super::arena::{Family, Fault, Pair, Road, expect_text, write};
 
 /// What a connection with one word each way takes on a usual machine, with room.
 const USUAL: Duration = Duration::from_micros(200);
@@ -36,7 +36,7 @@ pub fn measure() -> io::Result<u32> {
 }
 
 fn one() -> Result<(), Fault> {
-    let Pair { near, far } = Road::Plain.pair()?;
+    let Pair { near, far } = Road::plain(Family::V4).pair()?;
     write(&near, b"ping")?;
     expect_text(&far, "ping")?;
     write(&far, b"pong")?;
