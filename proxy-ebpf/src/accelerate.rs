@@ -168,9 +168,13 @@ fn dialled(ctx: &SockOpsContext) {
         return;
     };
     if partner.stage() == Stage::Offered {
-        let seat = partner.seat;
+        let (seat, to) = (partner.seat, partner.accepted_in);
         *partner = seated(ctx, *partner);
-        sit(ctx, sk, seat);
+        // Whoever accepts would sit opposite nobody; and what is known of this
+        // socket is gone, so its end would leave the offer where it is.
+        if !sit(ctx, sk, seat) {
+            let _taken = maps::OFFERS.remove(offer(ctx, to, End::Local));
+        }
     }
 }
 
