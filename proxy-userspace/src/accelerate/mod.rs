@@ -52,7 +52,8 @@ pub struct CaseResult {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Said {
-    /// First of all: how many times the usual everything may take here.
+    /// First of all, and before what takes longest: how many times the usual everything
+    /// may take here.
     Pace(u32),
     /// A case has ended.
     Case(CaseResult),

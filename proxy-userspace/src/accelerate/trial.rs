@@ -52,6 +52,9 @@ pub fn run(root: &Path, bpffs: &Path) -> anyhow::Result<()> {
         .map(|case| std::thread::spawn(move || tried(case, families)))
         .collect();
     for case in CASES.iter().filter(|case| case.effort != Effort::Waits) {
+        if case.effort == Effort::Works {
+            tell(&Said::Pace(pace::measure()?));
+        }
         tell(&Said::Case(tried(case, families)));
     }
     for case in waiting {

@@ -72,9 +72,19 @@ const ONE: &[Family] = &[Family::V4];
 const TWO: &[Family] = &[Family::V4, Family::V6];
 
 /// Every case.
-pub const CASES: [Case; 34] = [
+pub const CASES: [Case; 36] = [
     case("fin", "the end comes after all bytes", ends::fin),
     case("reset", "a reset stays a reset", ends::reset),
+    case(
+        "reset-told-once",
+        "a writer is told of a reset once, then EPIPE",
+        ends::reset_told_once,
+    ),
+    case(
+        "blocked-read",
+        "a read that waits ends with what woke it",
+        ends::blocked_read,
+    ),
     case(
         "reset-unread",
         "closing with unread bytes resets",
