@@ -271,6 +271,13 @@ fn is_woken(one: &str, other: &str) -> bool {
     (one.ends_with("FIN") || one.ends_with("ECONNRESET")) && other.ends_with(WOKEN)
 }
 
+fn forcing() -> WeirOptions {
+    WeirOptions {
+        args: vec!["--accelerate".to_owned(), "force".to_owned()],
+        ..WeirOptions::default()
+    }
+}
+
 #[test]
 fn the_documentation_says_what_is_listed() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/acceleration.md");
@@ -292,14 +299,7 @@ fn the_application_can_tell_only_what_the_self_test_says() {
     node.netns().sysctl("ipv4/conf/all/rp_filter", "0").unwrap();
     unlimited_errors(node.netns());
     let peer = Peer::start(&node);
-    let weir = Weir::start_with(
-        &node,
-        WeirOptions {
-            args: vec!["--accelerate".to_owned(), "force".to_owned()],
-            ..WeirOptions::default()
-        },
-    )
-    .unwrap();
+    let weir = Weir::start_with(&node, forcing()).unwrap();
     let found = broken(&weir);
     weir.enroll_found(&peer.pod, &["app=peer"]);
     weir.apply(&elsewhere("unreachable", UNREACHABLE));
