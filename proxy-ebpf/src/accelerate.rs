@@ -20,7 +20,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_delete, bpf_sk_storage_get,
-    bpf_skc_to_mptcp_sock, bpf_sock_hash_update,
+    bpf_sock_hash_update,
 };
 use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
 use core::ptr::{from_mut, from_ref, null_mut};
@@ -32,6 +32,7 @@ use proxy_common::{
 use crate::context::workload;
 use crate::flow::{End, addr, port, socket};
 use crate::maps::{self, count};
+use crate::multipath::above;
 
 /// weir itself is about to dial for a pod: notes that, if anybody accelerates.
 #[inline(always)]
@@ -167,9 +168,13 @@ fn dialled(ctx: &SockOpsContext) {
         return;
     };
     if partner.stage() == Stage::Offered {
-        let seat = partner.seat;
+        let (seat, to) = (partner.seat, partner.accepted_in);
         *partner = seated(ctx, *partner);
-        sit(ctx, sk, seat);
+        // Whoever accepts would sit opposite nobody; and what is known of this
+        // socket is gone, so its end would leave the offer where it is.
+        if !sit(ctx, sk, seat) {
+            let _taken = maps::OFFERS.remove(offer(ctx, to, End::Local));
+        }
     }
 }
 
@@ -278,8 +283,7 @@ fn remember(sk: *mut bpf_sock, mut partner: Partner) -> bool {
 /// A subflow of MPTCP: its bytes never pass through the socket's own calls.
 #[inline(always)]
 fn is_mptcp(sk: *mut bpf_sock) -> bool {
-    // SAFETY: `sk` is a valid socket.
-    unsafe { !bpf_skc_to_mptcp_sock(sk.cast()).is_null() }
+    !above(sk).is_null()
 }
 
 #[inline(always)]

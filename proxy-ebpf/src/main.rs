@@ -26,6 +26,7 @@ mod event;
 mod fence;
 mod flow;
 mod maps;
+mod multipath;
 mod note;
 mod outside;
 mod peername;

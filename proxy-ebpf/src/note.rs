@@ -4,11 +4,8 @@
 //! another one above it, which answers for its names. Both carry the note, and both
 //! lose it.
 
-use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::{
-    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
-};
+use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::ptr::{from_mut, from_ref, null_mut};
@@ -16,13 +13,7 @@ use proxy_common::{Destination, Note};
 
 use crate::context::raw;
 use crate::maps;
-
-/// Whether the kernel speaks Multipath TCP. One that does not lacks the type of
-/// such a socket too, and would refuse a program that can ask for one. The daemon
-/// puts it in before it loads this.
-// SAFETY: no other symbol of the object has this name.
-#[unsafe(no_mangle)]
-static MULTIPATH: Global<u8> = Global::new(0);
+use crate::multipath::above;
 
 /// Notes on the socket; false: there is no memory for it.
 #[inline(always)]
@@ -32,7 +23,7 @@ pub fn write(ctx: &SockAddrContext, note: &mut Note) -> bool {
     if stored.is_null() {
         return false;
     }
-    let above = above(ctx);
+    let above = above(socket(ctx));
     if above.is_null() {
         return true;
     }
@@ -72,21 +63,11 @@ pub fn forget(ctx: &SockAddrContext) {
             return;
         }
         bpf_sk_storage_delete(map(), socket(ctx).cast());
-        let above = above(ctx);
+        let above = above(socket(ctx));
         if !above.is_null() {
             bpf_sk_storage_delete(map(), above);
         }
     }
-}
-
-/// The Multipath TCP socket that the dialling one is a subflow of; else null.
-#[inline(always)]
-fn above(ctx: &SockAddrContext) -> *mut c_void {
-    if MULTIPATH.load() == 0 {
-        return null_mut();
-    }
-    // SAFETY: the helper checks the kind of the socket, which is a valid one.
-    unsafe { bpf_skc_to_mptcp_sock(socket(ctx).cast()).cast() }
 }
 
 #[inline(always)]

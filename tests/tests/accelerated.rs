@@ -1,5 +1,5 @@
 //! Connections that are accelerated: in both families, counted byte by byte, and
-//! over the end of the daemon and of weir.
+//! over the end of what decided on them, of the daemon and of weir.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use aya::maps::{HashMap, Map, MapData};
 use nix::errno::Errno;
 use testbed::agent::proto::SockOption;
-use testbed::mesh::{accelerating, counted};
+use testbed::docs::{egress_rule, route_rule};
+use testbed::mesh::{accelerating, counted, refused};
 use testbed::{Fault, Node, Pod, Sock, Weir, eventually};
 
 const LEN: u64 = 20 << 20;
@@ -35,15 +36,22 @@ fn ask<'a>(client: &'a Pod, listener: &Sock<'a>, to: SocketAddr) -> (Sock<'a>, S
 
 /// [`LEN`] bytes each way at once; `meanwhile` something happens.
 fn bulk(near: &Sock<'_>, far: &Sock<'_>, meanwhile: impl FnOnce()) {
-    let (at_near, at_far) = std::thread::scope(|scope| {
-        let far = scope.spawn(|| far.bulk(7, LEN, LEN).unwrap());
-        let near = scope.spawn(|| near.bulk(1_000_003, LEN, LEN).unwrap());
+    bulk_of(LEN, near, far, meanwhile);
+}
+
+/// The same for another length; whether bytes were still under way afterwards.
+fn bulk_of(len: u64, near: &Sock<'_>, far: &Sock<'_>, meanwhile: impl FnOnce()) -> bool {
+    let (at_near, at_far, was_under_way) = std::thread::scope(|scope| {
+        let far = scope.spawn(|| far.bulk(7, len, len).unwrap());
+        let near = scope.spawn(|| near.bulk(1_000_003, len, len).unwrap());
         meanwhile();
-        (near.join().unwrap(), far.join().unwrap())
+        let was_under_way = !near.is_finished();
+        (near.join().unwrap(), far.join().unwrap(), was_under_way)
     });
-    assert_eq!((at_near.received, at_far.received), (LEN, LEN));
+    assert_eq!((at_near.received, at_far.received), (len, len));
     assert_eq!(at_near.sent_hash, at_far.received_hash);
     assert_eq!(at_far.sent_hash, at_near.received_hash);
+    was_under_way
 }
 
 fn bytes(weir: &Weir<'_>) -> [u64; 2] {
@@ -123,6 +131,54 @@ fn both_families_are_accelerated() {
         bulk(&near, &far, || {});
     }
     assert_eq!(counted(&weir, "passed"), 0);
+}
+
+/// Whatever is decided on later ones, and whoever is unenrolled: a connection goes
+/// on as it is to its end, and every byte of it is handed over.
+#[test]
+fn connections_outlive_what_decided_on_them() {
+    /// Long enough for a command to come into force meanwhile.
+    const LEN: u64 = 80 << 20;
+    let node = Node::new().unwrap();
+    let (weir, client, server) = accelerating(&node, "force");
+    let listener = server.agent().listen(server.at(8000), 16).unwrap();
+    let before = counted(&weir, "accelerated");
+    let (near, far) = ask(&client, &listener, addr("10.96.0.1:81"));
+    assert_eq!(counted(&weir, "accelerated") - before, 1);
+    let not_ready = r#"{"spec":{"ready":false}}"#;
+    let opened = egress_rule("outside", "203.0.113.7", &[(443, "tcp")], "");
+    let nobody = route_rule("s", "s", &[("none", 100)], "");
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("an egress rule", &|| weir.apply(&opened)),
+        ("a route to nobody", &|| weir.apply(&nobody)),
+        ("the endpoint is not ready", &|| {
+            weir.ok(&["patch", "workload", "server", "-p", not_ready]);
+        }),
+        ("no service", &|| {
+            weir.ok(&["delete", "service", "s"]);
+        }),
+        ("no client", &|| {
+            weir.ok(&["unenroll", "client"]);
+        }),
+        ("no endpoint", &|| {
+            weir.ok(&["unenroll", "server"]);
+        }),
+    ];
+    for (what, change) in changes {
+        assert!(bulk_of(LEN, &near, &far, change), "{what}: too late");
+        if what == "a route to nobody" {
+            let dialled = client.agent().dial(addr("10.96.0.1:81"));
+            refused(dialled, Errno::ECONNREFUSED);
+        }
+    }
+    assert_eq!(counted(&weir, "passed"), 0);
+    assert_eq!(counting(&node), 1);
+    near.shutdown_write().unwrap();
+    assert_eq!(far.recv(10).unwrap(), b"");
+    drop(far);
+    over(&near);
+    drop(near);
+    assert_eq!(counting(&node), 0);
 }
 
 /// A connection that needs no daemon never notices that it is killed and comes

@@ -1,12 +1,13 @@
 //! Where the self-test tries things: connections over the loopback of a private
-//! namespace, of which one address is accelerated and the other is not.
+//! namespace, of which one address of a family is accelerated and the other is not.
 //!
 //! Must never touch a socket outside it.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use socket2::{Domain, Socket, Type};
 
 use super::pace::paced;
@@ -14,22 +15,90 @@ use super::pace::paced;
 /// How long a read may wait on a usual machine: what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// What sockets a connection is made of. Those of IPv6 have operations of their
+/// own in the kernel, of TCP and of membership among the accelerated alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// IPv4 between sockets of IPv6.
+    Mapped,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::V4, Self::V6, Self::Mapped];
+
+    /// Those that this kernel has.
+    pub fn here() -> io::Result<&'static [Self]> {
+        match Socket::new(Domain::IPV6, Type::STREAM, None) {
+            Ok(_) => Ok(Self::ALL),
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(&[Self::V4]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// For a reader.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+            Self::Mapped => "IPv4 between sockets of IPv6",
+        }
+    }
+}
+
 /// Which way a connection's bytes take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Road {
-    /// TCP.
-    Plain,
-    /// From socket to socket.
-    Accelerated,
+pub struct Road {
+    family: Family,
+    is_accelerated: bool,
 }
 
 impl Road {
-    /// The address whose connections take this road.
-    pub const fn addr(self) -> Ipv4Addr {
-        match self {
-            Self::Accelerated => Ipv4Addr::LOCALHOST,
-            Self::Plain => Ipv4Addr::new(127, 0, 0, 2),
+    /// The address of IPv6 of [`Road::plain`], which a namespace has to be given.
+    pub const PLAIN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+    /// TCP.
+    pub const fn plain(family: Family) -> Self {
+        Self {
+            family,
+            is_accelerated: false,
         }
+    }
+
+    /// From socket to socket.
+    pub const fn accelerated(family: Family) -> Self {
+        Self {
+            family,
+            is_accelerated: true,
+        }
+    }
+
+    /// The address whose connections take this road.
+    pub fn addr(self) -> IpAddr {
+        let v4 = if self.is_accelerated {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::new(127, 0, 0, 2)
+        };
+        match self.family {
+            Family::V4 => v4.into(),
+            Family::Mapped => v4.to_ipv6_mapped().into(),
+            Family::V6 if self.is_accelerated => Ipv6Addr::LOCALHOST.into(),
+            Family::V6 => Self::PLAIN_V6.into(),
+        }
+    }
+
+    /// A socket that can take it.
+    pub fn socket(self) -> io::Result<Socket> {
+        let domain = match self.family {
+            Family::V4 => Domain::IPV4,
+            Family::V6 | Family::Mapped => Domain::IPV6,
+        };
+        Socket::new(domain, Type::STREAM, None)
     }
 
     /// A listener whose connections take it.
@@ -49,7 +118,7 @@ impl Road {
 
     /// A listener with room for `backlog` connections that nobody accepted.
     pub fn listen_with(self, backlog: i32) -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = self.socket()?;
         socket.bind(&SocketAddr::from((self.addr(), 0)).into())?;
         socket.listen(backlog)?;
         Ok(socket.into())

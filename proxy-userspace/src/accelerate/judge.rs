@@ -168,7 +168,9 @@ impl Accelerator {
             match inbox.recv_timeout(Duration::from_millis(100)) {
                 Ok(line) => match serde_json::from_str(&line) {
                     Ok(Said::Case(case)) => cases.push(case),
-                    Ok(Said::Pace(times)) => limit = LIMIT * times.clamp(1, pace::SLOWEST),
+                    Ok(Said::Pace(times)) => {
+                        limit = limit.max(LIMIT * times.clamp(1, pace::SLOWEST))
+                    }
                     Err(error) => return Err(format!("the self-test said {line:?}: {error}")),
                 },
                 Err(RecvTimeoutError::Disconnected) => return Ok(cases),

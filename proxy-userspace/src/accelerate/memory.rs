@@ -1,6 +1,7 @@
 //! What an earlier self-test found, so that a restart need not try again.
 //!
-//! It holds for one kernel and one kernel half; anything else is tried anew.
+//! It holds for one kernel, one kernel half and one list of cases; anything else is
+//! tried anew.
 //! Must never be believed when it cannot be read whole.
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
+use super::cases::{CASES, Case};
 
 /// Its file in the state directory.
 const FILE: &str = "acceleration.json";
@@ -37,7 +39,7 @@ impl Memory {
     pub fn new(state_dir: &Path) -> Self {
         Self {
             path: state_dir.join(FILE),
-            here: here(),
+            here: here(&CASES),
         }
     }
 
@@ -65,8 +67,8 @@ impl Memory {
     }
 }
 
-/// The kernel, and the kernel half that would run on it.
-fn here() -> String {
+/// The kernel, the kernel half that would run on it, and what is tried.
+fn here(cases: &[Case]) -> String {
     let kernel = nix::sys::utsname::uname().map_or_else(
         |_| "an unknown kernel".to_owned(),
         |name| {
@@ -76,6 +78,9 @@ fn here() -> String {
     );
     let mut hasher = DefaultHasher::new();
     crate::EBPF_OBJECT.hash(&mut hasher);
+    for case in cases {
+        (case.name, case.must, case.families).hash(&mut hasher);
+    }
     let (version, object) = (env!("CARGO_PKG_VERSION"), hasher.finish());
     format!("{kernel}; weir {version} ({object:016x})")
 }
@@ -105,6 +110,11 @@ mod tests {
             ..memory.clone()
         };
         assert_eq!(elsewhere.recall(), None);
+        let of_fewer_cases = Memory {
+            here: here(&CASES[1..]),
+            ..memory.clone()
+        };
+        assert_eq!(of_fewer_cases.recall(), None);
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert_eq!(memory.recall(), None);
     }

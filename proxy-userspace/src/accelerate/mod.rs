@@ -1,11 +1,12 @@
 //! Acceleration: whether it may be used on this kernel, and for whom.
 //!
-//! Owns the self-test (`trial`, with its `cases`), its verdict and the memory of
+//! Owns the self-test (`trial`, with its `cases`; `change`), its verdict and the memory of
 //! it. Must never hold anything up: the hooks enforce before the self-test
 //! begins, and it runs beside everything else.
 
 mod arena;
 mod cases;
+mod change;
 mod judge;
 mod memory;
 mod pace;
@@ -51,7 +52,8 @@ pub struct CaseResult {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Said {
-    /// First of all: how many times the usual everything may take here.
+    /// First of all, and before what takes longest: how many times the usual everything
+    /// may take here.
     Pace(u32),
     /// A case has ended.
     Case(CaseResult),

@@ -4,18 +4,14 @@
 //! the path of anybody's connection.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 
 use nix::libc::{self, c_int, c_void};
 
 /// Brings the loopback interface of this thread's network namespace up.
 pub fn loopback_up() -> io::Result<()> {
-    // SAFETY: plain arguments; the descriptor that comes back is ours alone.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        done(fd)?;
-        OwnedFd::from_raw_fd(fd)
-    };
+    let socket = datagrams(libc::AF_INET)?;
     // SAFETY: all-zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo\0") {
@@ -25,6 +21,31 @@ pub fn loopback_up() -> io::Result<()> {
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(io::Error::other)?;
     // SAFETY: the request outlives the call and names an interface and flags.
     done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// Gives that interface one more address of IPv6.
+pub fn loopback_address(address: Ipv6Addr) -> io::Result<()> {
+    let socket = datagrams(libc::AF_INET6)?;
+    let request = libc::in6_ifreq {
+        ifr6_addr: libc::in6_addr {
+            s6_addr: address.octets(),
+        },
+        ifr6_prefixlen: 128,
+        // The first interface of every namespace.
+        ifr6_ifindex: 1,
+    };
+    // SAFETY: the request outlives the call and is the one of this family.
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) })
+}
+
+/// A socket to ask an interface through.
+fn datagrams(family: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: plain arguments; the descriptor that comes back is ours alone.
+    unsafe {
+        let fd = libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        done(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
 }
 
 /// Bytes that could be read now: `FIONREAD`.

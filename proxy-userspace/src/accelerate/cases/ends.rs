@@ -1,6 +1,7 @@
 //! How connections end: FIN, RST, and what was not read yet.
 
-use std::net::Shutdown;
+use std::io;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::super::arena::{
@@ -27,6 +28,45 @@ pub(super) fn reset(road: Road) -> Result<(), Fault> {
     reset_on_close(&near);
     drop(near);
     expect_reset(&far)
+}
+
+/// What ends a connection wakes who waits in a read, and is what that read says.
+pub(super) fn blocked_read(road: Road) -> Result<(), Fault> {
+    let blocked = |far: &TcpStream, wake: &mut dyn FnMut(), expect: fn(&TcpStream) -> _| {
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| expect(far));
+            pause(SETTLE);
+            wake();
+            reader
+                .join()
+                .map_err(|_| Fault::Wrong("the reader ended by a panic".to_owned()))?
+        })
+    };
+    let Pair { near, far } = road.pair()?;
+    reset_on_close(&near);
+    let mut near = Some(near);
+    blocked(&far, &mut || drop(near.take()), expect_reset)?;
+    let Pair { near: _near, far } = road.pair()?;
+    let mut shut = || {
+        // If it fails, the read does not come back in order either.
+        let _shut = far.shutdown(Shutdown::Read);
+    };
+    blocked(&far, &mut shut, expect_end)
+}
+
+pub(super) fn reset_told_once(road: Road) -> Result<(), Fault> {
+    let Pair { near, far } = road.pair()?;
+    reset_on_close(&near);
+    drop(near);
+    pause(SETTLE);
+    for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe] {
+        let written = io::Write::write(&mut &far, b"anybody?");
+        let said = written.as_ref().map_err(io::Error::kind);
+        expect(said == Err(kind), || {
+            format!("{kind:?} was due, the write said {written:?}")
+        })?;
+    }
+    expect_end(&far)
 }
 
 pub(super) fn reset_unread(road: Road) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ mod rounds;
 mod sends;
 mod unusual;
 
-use super::arena::{Fault, Road};
+use super::arena::{Family, Fault, Road};
 
 /// One case.
 #[derive(Clone, Copy)]
@@ -22,8 +22,21 @@ pub struct Case {
     pub must: &'static str,
     /// Tries it on a road.
     pub run: fn(Road) -> Result<(), Fault>,
-    /// Whether it waits rather than works: such cases run beside the others.
-    pub waits: bool,
+    /// The families that it is tried in.
+    pub families: &'static [Family],
+    /// Beside what it can run.
+    pub effort: Effort,
+}
+
+/// What a case does most of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// It waits: it runs beside all others.
+    Waits,
+    /// A few calls and pauses: it is tried in all families at once.
+    Brief,
+    /// It needs all CPUs, or much memory: it is tried in one family after another.
+    Works,
 }
 
 const fn case(name: &'static str, must: &'static str, run: fn(Road) -> Result<(), Fault>) -> Case {
@@ -31,25 +44,47 @@ const fn case(name: &'static str, must: &'static str, run: fn(Road) -> Result<()
         name,
         must,
         run,
-        waits: false,
+        families: Family::ALL,
+        effort: Effort::Brief,
     }
 }
 
-const fn waiting(
-    name: &'static str,
-    must: &'static str,
-    run: fn(Road) -> Result<(), Fault>,
-) -> Case {
+const fn waiting(case: Case) -> Case {
     Case {
-        waits: true,
-        ..case(name, must, run)
+        effort: Effort::Waits,
+        ..case
     }
 }
+
+const fn working(case: Case) -> Case {
+    Case {
+        effort: Effort::Works,
+        ..case
+    }
+}
+
+/// Not in every family: it takes long, or much memory.
+const fn only(families: &'static [Family], case: Case) -> Case {
+    Case { families, ..case }
+}
+
+const ONE: &[Family] = &[Family::V4];
+const TWO: &[Family] = &[Family::V4, Family::V6];
 
 /// Every case.
-pub const CASES: [Case; 34] = [
+pub const CASES: [Case; 36] = [
     case("fin", "the end comes after all bytes", ends::fin),
     case("reset", "a reset stays a reset", ends::reset),
+    case(
+        "reset-told-once",
+        "a writer is told of a reset once, then EPIPE",
+        ends::reset_told_once,
+    ),
+    case(
+        "blocked-read",
+        "a read that waits ends with what woke it",
+        ends::blocked_read,
+    ),
     case(
         "reset-unread",
         "closing with unread bytes resets",
@@ -123,55 +158,73 @@ pub const CASES: [Case; 34] = [
         "MSG_MORE holds nothing back for ever",
         sends::more,
     ),
-    case(
-        "burst",
-        "8 MiB both ways at once arrive unchanged",
-        flow::burst,
+    only(
+        TWO,
+        working(case(
+            "burst",
+            "8 MiB both ways at once arrive unchanged",
+            flow::burst,
+        )),
     ),
-    case(
-        "back-pressure",
-        "a slow reader holds its writer back",
-        flow::back_pressure,
+    only(
+        ONE,
+        working(case(
+            "back-pressure",
+            "a slow reader holds its writer back",
+            flow::back_pressure,
+        )),
     ),
-    case(
-        "notsent-lowat",
-        "a writer that has enough queued is not writable",
-        flow::notsent_lowat,
+    only(
+        ONE,
+        working(case(
+            "notsent-lowat",
+            "a writer that has enough queued is not writable",
+            flow::notsent_lowat,
+        )),
     ),
     case(
         "memory",
         "unread bytes are charged to the reader",
         flow::memory,
     ),
-    waiting(
-        "user-timeout",
-        "TCP_USER_TIMEOUT ends a stuck connection",
-        flow::user_timeout,
+    only(
+        ONE,
+        waiting(case(
+            "user-timeout",
+            "TCP_USER_TIMEOUT ends a stuck connection",
+            flow::user_timeout,
+        )),
     ),
-    waiting(
+    waiting(case(
         "early-write",
         "a write may begin before the connection is up",
         unusual::early_write,
-    ),
-    waiting(
+    )),
+    waiting(case(
         "early-read",
         "a read may begin before the connection is up",
         unusual::early_read,
-    ),
+    )),
     case(
         "uring-multishot",
         "a multishot receive gets all, and the end",
         unusual::multishot,
     ),
     case("ktls", "kTLS set later encrypts", unusual::ktls),
-    case(
-        "rounds",
-        "2 000 connections on two CPUs keep order",
-        rounds::rounds,
+    only(
+        TWO,
+        working(case(
+            "rounds",
+            "2 000 connections on two CPUs keep order",
+            rounds::rounds,
+        )),
     ),
-    case(
-        "rounds-half-close",
-        "2 000 half-closed ones get their answer",
-        rounds::half_closed,
+    only(
+        TWO,
+        working(case(
+            "rounds-half-close",
+            "2 000 half-closed ones get their answer",
+            rounds::half_closed,
+        )),
     ),
 ];

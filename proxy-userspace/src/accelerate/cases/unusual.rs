@@ -6,7 +6,6 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use nix::libc;
-use socket2::{Domain, Socket, Type};
 
 use super::super::arena::{Fault, Pair, Road, expect, expect_text, patient, read_some, write};
 use super::super::pace::{paced, pause};
@@ -27,7 +26,7 @@ impl Early {
         let listener = road.listen_with(0)?;
         let to = listener.local_addr()?;
         let filler = TcpStream::connect(to)?;
-        let near = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let near = road.socket()?;
         near.set_nonblocking(true)?;
         match near.connect(&to.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
