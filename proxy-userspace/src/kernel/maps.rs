@@ -31,6 +31,14 @@ pub struct MapSpec {
     max_entries: usize,
 }
 
+impl MapSpec {
+    /// Entries that fit.
+    pub fn capacity(&self, limits: &Limits) -> usize {
+        let chosen = limits.by_map(self.name);
+        chosen.map_or(self.max_entries, |entries| entries as usize)
+    }
+}
+
 const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> MapSpec {
     MapSpec {
         name,
@@ -62,10 +70,10 @@ pub const SPECS: [MapSpec; 31] = [
     spec::<u32, Enrolled>("ENROLLED", MapType::Array, 1),
     spec::<NetnsCookie, Workload>("WORKLOADS", MapType::Hash, 4_096),
     spec::<LocalKey, LocalEntry>("LOCAL", MapType::Hash, 65_536),
-    spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 262_144),
-    spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 65_536),
+    spec::<AddressKey, AddressEntry>("ADDRESSES", MapType::Hash, 524_288),
+    spec::<ServiceKey, ServiceEntry>("SERVICES", MapType::Hash, 131_072),
     spec::<RouteKey, Route>("ROUTES", MapType::Hash, 262_144),
-    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 65_536),
+    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 524_288),
     spec::<TrieKey<EgressKey>, EgressEntry>("EGRESS", MapType::LpmTrie, 262_144),
     spec::<PortKey, PortEntry>("EGRESS_PORTS", MapType::Hash, 262_144),
     spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
@@ -100,8 +108,6 @@ pub fn check_pin(spec: &MapSpec, limits: &Limits, pin: &Path) -> Result<(), Kern
     if !pin.exists() {
         return Ok(());
     }
-    let chosen = limits.by_map(spec.name).map(|entries| entries as usize);
-    let max_entries = chosen.unwrap_or(spec.max_entries);
     let info = MapInfo::from_pin(pin).map_err(KernelError::map(spec.name))?;
     let found = format!(
         "{:?}, key {}, value {}, {} entries",
@@ -112,7 +118,10 @@ pub fn check_pin(spec: &MapSpec, limits: &Limits, pin: &Path) -> Result<(), Kern
     );
     let wanted = format!(
         "{:?}, key {}, value {}, {} entries",
-        spec.kind, spec.key, spec.value, max_entries
+        spec.kind,
+        spec.key,
+        spec.value,
+        spec.capacity(limits),
     );
     if found == wanted {
         Ok(())
@@ -196,4 +205,17 @@ where
         .take_map(name)
         .ok_or_else(|| KernelError::Load(format!("the object holds no map {name}")))?;
     M::try_from(map).map_err(KernelError::map(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_is_said_in_one_way() {
+        for spec in SPECS {
+            let capacity = spec.capacity(&Limits::default());
+            assert_eq!(capacity, spec.max_entries, "{}", spec.name);
+        }
+    }
 }

@@ -82,14 +82,20 @@ impl Drop for Shell {
     }
 }
 
+/// Every other one is balanced by the kernel, and has a table of endpoints there.
 fn service(index: u32) -> Value {
+    let protocol = if index.is_multiple_of(2) {
+        "tcp"
+    } else {
+        "http"
+    };
     json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": { "name": format!("service-{index}") },
         "spec": {
             "clusterIPs": [format!("10.96.{}.{}", index >> 8, index & 255)],
-            "ports": [{ "port": 80, "appProtocol": "http" }],
+            "ports": [{ "port": 80, "appProtocol": protocol }],
             "selector": { "app": format!("app-{index}") },
         },
     })
