@@ -195,18 +195,20 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         let _infallible = writeln!(text, "warning: {}", warning.text);
     }
-    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY", "KIB"]);
+    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY", "KIB", "MAP-LIMIT"]);
     for map in &dataplane.maps {
         let entries = map
             .entries
             .map(|entries| entries.to_string())
             .unwrap_or_default();
+        let capacity = (map.capacity > 0).then(|| map.capacity.to_string());
         let size = map.bytes.map(|bytes| bytes.div_ceil(1024).to_string());
         maps.row(vec![
             map.name.clone(),
             entries,
-            map.capacity.to_string(),
+            capacity.unwrap_or_default(),
             size.unwrap_or_default(),
+            map.map_limit.clone().unwrap_or_default(),
         ]);
     }
     let mut counters = Table::new(&["COUNTER", "VALUE"]);

@@ -29,6 +29,11 @@ macro_rules! table_maps {
                 match self { $(Self::$name => $flag,)* }
             }
 
+            /// The one with this name in the kernel half.
+            pub fn of(map: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|table| table.map() == map)
+            }
+
             const fn default_limit(self) -> u32 {
                 match self { $(Self::$name => $default,)* }
             }
@@ -121,8 +126,7 @@ impl Limits {
             "NEARBY" => "LOCAL",
             name => name,
         };
-        let map = TableMap::ALL.iter().find(|map| map.map() == name)?;
-        Some(self.of(*map))
+        TableMap::of(name).map(|map| self.of(map))
     }
 
     /// Refuses what does not fit.

@@ -32,10 +32,15 @@ pub struct MapSpec {
 }
 
 impl MapSpec {
-    /// Entries that fit.
+    /// Entries that fit, or bytes; 0: those of socket storage go with their sockets.
     pub fn capacity(&self, limits: &Limits) -> usize {
         let chosen = limits.by_map(self.name);
         chosen.map_or(self.max_entries, |entries| entries as usize)
+    }
+
+    /// Whether all its entries are there from the start.
+    pub const fn is_array(&self) -> bool {
+        matches!(self.kind, MapType::Array | MapType::PerCpuArray)
     }
 }
 
