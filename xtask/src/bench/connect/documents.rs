@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use testbed::Pod;
 
+use super::case::Axis;
 use crate::bench::peer::ECHO_PORT;
 use crate::bench::row::VIRTUAL_ADDRESS;
 
@@ -69,6 +70,15 @@ pub(super) fn base(server: &Pod) -> String {
     service_of("server", VIRTUAL_ADDRESS, VIRTUAL_ADDRESS6)
         + &endpoint("server", "server", server.ip(), server.ip6())
         + &rules(0, ECHO_PORT)
+}
+
+/// How many objects an axis grows by at each step.
+pub(super) const fn objects(axis: Axis) -> u32 {
+    match axis {
+        Axis::Rules => 2,
+        Axis::Services => 1 + ENDPOINTS,
+        Axis::Workloads => 1,
+    }
 }
 
 /// The `index`th rule of each family, on a CIDR of its own.
@@ -176,7 +186,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::bench::connect::case::Axis;
 
     /// Each doubling puts a CIDR beside the dialled one that shares a bit less with it.
     #[test]

@@ -21,8 +21,8 @@ use crate::bench::hook::Runs;
 use crate::bench::peer::{ECHO_PORT, client_in, serve_in};
 use crate::process;
 
-/// By how much an axis grows in one apply.
-const CHUNK: u32 = 10_000;
+/// Objects in one apply, about.
+const CHUNK: u32 = 20_000;
 /// Prefixes of both families, twice: what is about to be replaced counts too.
 const EGRESS_LIMIT: &str = "egress=500000";
 /// The last byte of the first further address of the server; pods count from below.
@@ -76,7 +76,7 @@ impl<'a> Site<'a> {
     /// Lets the configuration grow to `size` on `axis`; there is one of each from the start.
     pub(super) fn grow(&mut self, axis: Axis, size: u32) -> Result<()> {
         while self.size < size {
-            let next = size.min(self.size + CHUNK);
+            let next = size.min(self.size + CHUNK / documents::objects(axis));
             let mut documents = String::new();
             for index in self.size..next {
                 documents += &match axis {
