@@ -11,7 +11,7 @@ use super::print::title;
 use super::table::Table;
 use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
-use crate::control::{AccelerationStatus, Explanation, WorkloadStatus};
+use crate::control::{AccelerationStatus, Explanation, MapStatus, WorkloadStatus};
 
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
@@ -195,8 +195,18 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         let _infallible = writeln!(text, "warning: {}", warning.text);
     }
+    let mut counters = Table::new(&["COUNTER", "VALUE"]);
+    for (name, value) in &dataplane.counters {
+        counters.row(vec![name.clone(), value.to_string()]);
+    }
+    let maps = maps_table(&dataplane.maps);
+    format!("{text}\n{}\n{}", maps.render(), counters.render())
+}
+
+/// What each map holds and takes. Blank: nobody can tell, or it has no such thing.
+fn maps_table(statuses: &[MapStatus]) -> Table {
     let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY", "KIB", "MAP-LIMIT"]);
-    for map in &dataplane.maps {
+    for map in statuses {
         let entries = map
             .entries
             .map(|entries| entries.to_string())
@@ -211,11 +221,7 @@ fn status_text(status: &Status) -> String {
             map.map_limit.clone().unwrap_or_default(),
         ]);
     }
-    let mut counters = Table::new(&["COUNTER", "VALUE"]);
-    for (name, value) in &dataplane.counters {
-        counters.row(vec![name.clone(), value.to_string()]);
-    }
-    format!("{text}\n{}\n{}", maps.render(), counters.render())
+    maps
 }
 
 /// `label: value` lines, the values in one column.
