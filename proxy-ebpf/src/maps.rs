@@ -65,16 +65,16 @@ pub static WORKLOADS: HashMap<NetnsCookie, Workload, 4_096, GROWS> = HashMap::ne
 pub static LOCAL: HashMap<LocalKey, LocalEntry, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
-pub static ADDRESSES: HashMap<AddressKey, AddressEntry, 262_144, GROWS> = HashMap::new();
+pub static ADDRESSES: HashMap<AddressKey, AddressEntry, 524_288, GROWS> = HashMap::new();
 
 #[btf_map]
-pub static SERVICES: HashMap<ServiceKey, ServiceEntry, 65_536, GROWS> = HashMap::new();
+pub static SERVICES: HashMap<ServiceKey, ServiceEntry, 131_072, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static ROUTES: HashMap<RouteKey, Route, 262_144, GROWS> = HashMap::new();
 
 #[btf_map]
-pub static ENDPOINTS: Array<EndpointSlot, 65_536> = Array::new();
+pub static ENDPOINTS: Array<EndpointSlot, 524_288> = Array::new();
 
 #[btf_map]
 pub static EGRESS: HashMap<EgressKey, EgressEntry, 262_144, GROWS> = HashMap::new();

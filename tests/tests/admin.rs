@@ -1,5 +1,6 @@
 //! What weir says about itself is true: explain, status, workloads, tap.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -179,6 +180,73 @@ fn status_names_programs_listeners_and_udp() {
         "{status}"
     );
     drop(client);
+}
+
+/// Status names every map that there is, what it takes, and what is in it.
+#[test]
+fn status_tells_of_every_map() {
+    let node = Node::new().unwrap();
+    let (weir, client, [one, _two], _outside) = mesh(&node);
+    let status = weir.json(&["status"]);
+    let maps = status["dataplane"]["maps"].as_array().unwrap();
+    let pins = std::fs::read_dir(node.bpffs().join("weir/maps")).unwrap();
+    let pinned: BTreeSet<String> = pins
+        .map(|pin| pin.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let named = maps
+        .iter()
+        .map(|map| map["name"].as_str().unwrap().to_owned());
+    assert_eq!(named.collect::<BTreeSet<_>>(), pinned);
+    assert_eq!(maps.len(), pinned.len(), "{status}");
+    let uncounted = |name: &str| {
+        let of_sockets = [
+            "NOTES",
+            "TALKS",
+            "TOLD",
+            "ACCEPTED",
+            "LISTENERS",
+            "PARTNERS",
+        ];
+        of_sockets.contains(&name) || ["EVENTS", "ENDINGS"].contains(&name)
+    };
+    for map in maps {
+        assert!(
+            map["bytes"].as_u64().is_some_and(|bytes| bytes > 0),
+            "{map}"
+        );
+        let entries = map["entries"].as_u64();
+        assert_eq!(
+            entries.is_none(),
+            uncounted(map["name"].as_str().unwrap()),
+            "{map}"
+        );
+        assert!(
+            entries.unwrap_or(0) <= map["capacity"].as_u64().unwrap(),
+            "{map}"
+        );
+    }
+    let of = |name: &str| maps.iter().find(|map| map["name"] == name).unwrap();
+    let expected = [
+        ("WORKLOADS", "workloads".into(), 3),
+        ("PENDING", Value::Null, 3),
+        ("ROUTES", "routes".into(), 0),
+        ("PEERS", Value::Null, 0),
+        ("ENROLLED", Value::Null, 1),
+    ];
+    for (name, limit, entries) in expected {
+        assert_eq!(of(name)["mapLimit"], limit, "{status}");
+        assert_eq!(of(name)["entries"], entries, "{status}");
+    }
+    // One that only hooks write to: a pod's UDP socket whose peer is an endpoint.
+    let port = "name: udp-echo, port: 90, targetPort: 9000, protocol: UDP";
+    weir.apply(&service("echo", "10.96.0.3", "web", &[port]));
+    let socket = client.agent().udp4().unwrap();
+    socket.connect("10.96.0.3:90".parse().unwrap()).unwrap();
+    let status = weir.json(&["status"]);
+    let maps = status["dataplane"]["maps"].as_array().unwrap();
+    let peers = maps.iter().find(|map| map["name"] == "PEERS").unwrap();
+    assert_eq!(peers["entries"], 1, "{status}");
+    drop((socket, one));
 }
 
 /// `weir tap` shows requests and denials as they happen.

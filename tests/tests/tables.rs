@@ -219,6 +219,78 @@ fn much_is_written_read_back_and_removed() {
     weir.finish().unwrap();
 }
 
+/// More than the operator's limits is refused, dry run or not, with the map's name and
+/// what to start weir with, before anything is written.
+#[test]
+fn what_exceeds_a_limit_is_refused_aloud() {
+    const LIMITED: u16 = 60;
+    let node = Node::new().unwrap();
+    let (weir, client, outside, base) = mesh(&node, &["services=100", "egress=100"]);
+    let held = || Tables::of(&node).held();
+    let services = |many: u16| -> String {
+        let ports = ["name: tcp, port: 90, targetPort: 9000"];
+        let one = |n| service(&format!("s{n}"), virtual_address(n), "none", &ports);
+        (0..many).map(one).collect()
+    };
+    let rules = |many: u16| -> String {
+        let rule = |n| {
+            let (address, bits) = prefix(n);
+            egress_rule(
+                &format!("r{n}"),
+                format!("{address}/{bits}"),
+                &[(1000, "tcp")],
+                "",
+            )
+        };
+        (0..many).map(rule).collect()
+    };
+    let before = weir.json(&["status"])["revision"].clone();
+    for (map, flag, documents) in [
+        ("SERVICES", "services", services(LIMITED)),
+        ("EGRESS", "egress", rules(LIMITED)),
+        // What would fit does not come without the rest.
+        ("EGRESS", "egress", services(10) + &rules(LIMITED)),
+    ] {
+        for args in [
+            &["apply", "-f", "-", "--dry-run"][..],
+            &["apply", "-f", "-"],
+        ] {
+            let refused = weir.cli_with(args, &documents).unwrap();
+            assert_eq!(refused.status, 1, "{args:?}: {refused:?}");
+            let said = &refused.stderr;
+            let wanted = format!("start weir with --map-limit {flag}=");
+            assert!(said.contains(&format!("{map} would need ")), "{said}");
+            assert!(
+                said.contains("the limit is 100: nothing was changed"),
+                "{said}"
+            );
+            assert!(said.contains(&wanted), "{said}");
+            assert_eq!(held(), base, "{args:?}");
+            assert_eq!(weir.json(&["status"])["revision"], before);
+        }
+        is_as_before(&client, &outside);
+    }
+    // What fits is taken, to the half of each table.
+    let room = |of: usize| 50 - u16::try_from(of).unwrap();
+    let (many_services, many_rules) = (room(base.services.len()), room(base.prefixes.len()));
+    let fits = services(many_services) + &rules(many_rules);
+    let dry = weir
+        .cli_with(&["apply", "-f", "-", "--dry-run"], &fits)
+        .unwrap();
+    assert_eq!(dry.status, 0, "{dry:?}");
+    assert_eq!(held(), base);
+    weir.apply(&fits);
+    assert_eq!((held().services.len(), held().prefixes.len()), (50, 50));
+    let one_more = weir.try_apply(&services(many_services + 1));
+    assert_eq!(one_more.status, 1, "{one_more:?}");
+    assert!(
+        one_more.stderr.contains("--map-limit services=102 or more"),
+        "{one_more:?}"
+    );
+    is_as_before(&client, &outside);
+    weir.finish().unwrap();
+}
+
 /// Somebody else fills a table, and the kernel takes one batch and not the next:
 /// told with the table's name and what clears it, and undone.
 #[test]

@@ -11,7 +11,7 @@ use super::print::title;
 use super::table::Table;
 use super::{Failure, Session};
 use crate::admin::wire::{HistoryEntry, Items, Status};
-use crate::control::{AccelerationStatus, DataplaneStatus, Explanation, WorkloadStatus};
+use crate::control::{AccelerationStatus, DataplaneStatus, Explanation, MapStatus, WorkloadStatus};
 
 /// Asks for `query` and shows it: as a text for people, or as it came.
 fn show<T: DeserializeOwned>(
@@ -189,24 +189,11 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         let _infallible = writeln!(text, "warning: {}", warning.text);
     }
-    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY", "KIB"]);
-    for map in &dataplane.maps {
-        let entries = map
-            .entries
-            .map(|entries| entries.to_string())
-            .unwrap_or_default();
-        let size = map.bytes.map(|bytes| bytes.div_ceil(1024).to_string());
-        maps.row(vec![
-            map.name.clone(),
-            entries,
-            map.capacity.to_string(),
-            size.unwrap_or_default(),
-        ]);
-    }
     let mut counters = Table::new(&["COUNTER", "VALUE"]);
     for (name, value) in &dataplane.counters {
         counters.row(vec![name.clone(), value.to_string()]);
     }
+    let maps = maps_table(&dataplane.maps);
     format!("{text}\n{}\n{}", maps.render(), counters.render())
 }
 
@@ -223,6 +210,27 @@ fn others(dataplane: &DataplaneStatus) -> String {
         let _infallible = writeln!(text, "beside weir: {} more", dataplane.others_omitted);
     }
     text
+}
+
+/// What each map holds and takes. Blank: nobody can tell, or it has no such thing.
+fn maps_table(statuses: &[MapStatus]) -> Table {
+    let mut maps = Table::new(&["MAP", "ENTRIES", "CAPACITY", "KIB", "MAP-LIMIT"]);
+    for map in statuses {
+        let entries = map
+            .entries
+            .map(|entries| entries.to_string())
+            .unwrap_or_default();
+        let capacity = (map.capacity > 0).then(|| map.capacity.to_string());
+        let size = map.bytes.map(|bytes| bytes.div_ceil(1024).to_string());
+        maps.row(vec![
+            map.name.clone(),
+            entries,
+            capacity.unwrap_or_default(),
+            size.unwrap_or_default(),
+            map.map_limit.clone().unwrap_or_default(),
+        ]);
+    }
+    maps
 }
 
 /// `label: value` lines, the values in one column.

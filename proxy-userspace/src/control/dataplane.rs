@@ -300,10 +300,13 @@ pub struct OtherStatus {
 pub struct MapStatus {
     /// Its name.
     pub name: String,
+    /// What `--map-limit` calls it; absent where its size is not chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_limit: Option<String>,
     /// Entries in use; absent where the kernel cannot tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
-    /// Entries that fit.
+    /// Entries that fit, of a ring bytes; 0: as many as there are sockets.
     pub capacity: u64,
     /// Memory that the kernel takes for it, in bytes; absent where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]

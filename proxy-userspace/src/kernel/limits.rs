@@ -29,6 +29,11 @@ macro_rules! table_maps {
                 match self { $(Self::$name => $flag,)* }
             }
 
+            /// The one with this name in the kernel half.
+            pub fn of(map: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|table| table.map() == map)
+            }
+
             const fn default_limit(self) -> u32 {
                 match self { $(Self::$name => $default,)* }
             }
@@ -36,19 +41,24 @@ macro_rules! table_maps {
     };
 }
 
+// 10 000 services with 10 endpoints each fit, all with addresses of both families and with
+// ports declared `tcp`: 220 000 addresses, 200 000 slots of endpoints, and 60 000 services
+// where each has three ports. All of that twice, as `write` checks it. `ENDPOINTS` is an
+// array, whose room is taken whether it is filled or not: 24 MiB. The others grow; an entry
+// that is not there costs them 16 bytes.
 table_maps! {
     /// Enrolled workloads.
     Workloads = "WORKLOADS", "workloads", 4_096;
     /// Addresses inside enrolled workloads.
     Local = "LOCAL", "local", 65_536;
     /// Addresses of services and workloads.
-    Addresses = "ADDRESSES", "addresses", 262_144;
+    Addresses = "ADDRESSES", "addresses", 524_288;
     /// Ports of services, on each of their addresses.
-    Services = "SERVICES", "services", 65_536;
+    Services = "SERVICES", "services", 131_072;
     /// What each workload gets of services whose rules tell workloads apart.
     Routes = "ROUTES", "routes", 262_144;
     /// Endpoints in the tables of `tcp` and `tls` ports.
-    Endpoints = "ENDPOINTS", "endpoints", 65_536;
+    Endpoints = "ENDPOINTS", "endpoints", 524_288;
     /// External prefixes, for each set of workloads with the same rules.
     Egress = "EGRESS", "egress", 262_144;
     /// Sets of workloads with the same egress rules.
@@ -69,7 +79,7 @@ impl TableMap {
             "NEARBY" => "LOCAL",
             name => name,
         };
-        Self::ALL.iter().find(|map| map.map() == name).copied()
+        Self::of(name)
     }
 }
 
@@ -146,6 +156,23 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a node shall hold, beside what an earlier process wrote.
+    #[test]
+    fn ten_thousand_services_fit_unasked() {
+        const SERVICES: usize = 10_000;
+        const ENDPOINTS: usize = 10;
+        const FAMILIES: usize = 2;
+        let limits = Limits::default();
+        let wanted = [
+            (TableMap::Addresses, SERVICES * (1 + ENDPOINTS)),
+            (TableMap::Services, SERVICES * 3),
+            (TableMap::Endpoints, SERVICES * ENDPOINTS),
+        ];
+        for (map, entries) in wanted {
+            limits.check(map, entries * FAMILIES * 2).unwrap();
+        }
+    }
 
     #[test]
     fn limits_are_chosen_by_name() {

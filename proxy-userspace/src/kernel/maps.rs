@@ -37,6 +37,19 @@ pub struct MapSpec {
     max_entries: usize,
 }
 
+impl MapSpec {
+    /// Entries that fit, or bytes; 0: those of socket storage go with their sockets.
+    pub fn capacity(&self, limits: &Limits) -> usize {
+        let chosen = limits.by_map(self.name);
+        chosen.map_or(self.max_entries, |entries| entries as usize)
+    }
+
+    /// Whether all its entries are there from the start.
+    pub const fn is_array(&self) -> bool {
+        matches!(self.kind, MapType::Array | MapType::PerCpuArray)
+    }
+}
+
 const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> MapSpec {
     MapSpec {
         name,
@@ -82,10 +95,10 @@ pub const SPECS: [MapSpec; 32] = [
     spec::<u32, Enrolled>("ENROLLED", MapType::Array, 1),
     grows::<NetnsCookie, Workload>("WORKLOADS", 4_096),
     grows::<LocalKey, LocalEntry>("LOCAL", 65_536),
-    grows::<AddressKey, AddressEntry>("ADDRESSES", 262_144),
-    grows::<ServiceKey, ServiceEntry>("SERVICES", 65_536),
+    grows::<AddressKey, AddressEntry>("ADDRESSES", 524_288),
+    grows::<ServiceKey, ServiceEntry>("SERVICES", 131_072),
     grows::<RouteKey, Route>("ROUTES", 262_144),
-    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 65_536),
+    spec::<u32, EndpointSlot>("ENDPOINTS", MapType::Array, 524_288),
     grows::<EgressKey, EgressEntry>("EGRESS", 262_144),
     grows::<PolicySetId, Lengths>("EGRESS_LENGTHS", 16_384),
     grows::<PortKey, PortEntry>("EGRESS_PORTS", 262_144),
@@ -156,7 +169,7 @@ pub fn check_pin(spec: &MapSpec, limits: &Limits, pin: &Path) -> Result<(), Kern
         flags: spec.flags,
     };
     let table = TableMap::that_sizes(spec.name);
-    let entries = table.map_or(spec.max_entries, |table| limits.of(table) as usize);
+    let entries = spec.capacity(limits);
     let has = info.max_entries();
     if found == wanted && has as usize == entries {
         return Ok(());
@@ -250,4 +263,17 @@ where
         .take_map(name)
         .ok_or_else(|| KernelError::Load(format!("the object holds no map {name}")))?;
     M::try_from(map).map_err(KernelError::map(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_is_said_in_one_way() {
+        for spec in SPECS {
+            let capacity = spec.capacity(&Limits::default());
+            assert_eq!(capacity, spec.max_entries, "{}", spec.name);
+        }
+    }
 }

@@ -41,9 +41,10 @@ pub fn status(
     let others_omitted = others.len().saturating_sub(OTHERS) as u64;
     others.truncate(OTHERS);
     let maps = kernel.usage().into_iter().map(|usage| MapStatus {
-        name: usage.map.map().to_owned(),
-        entries: Some(usage.entries as u64),
-        capacity: u64::from(usage.limit),
+        name: usage.name.to_owned(),
+        map_limit: usage.setting.map(str::to_owned),
+        entries: usage.entries.map(|entries| entries as u64),
+        capacity: usage.limit as u64,
         bytes: usage.bytes,
     });
     let listeners = pods.values().flat_map(|pod| {

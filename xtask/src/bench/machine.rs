@@ -46,6 +46,7 @@ pub(super) fn describe(weir: &Path, load: String) -> Vec<(&'static str, String)>
             "iptables",
             version(Command::new("iptables").arg("--version")),
         ),
+        ("nftables", version(Command::new("nft").arg("--version"))),
         (
             "wrk",
             version(Command::new("sh").args(["-c", "wrk -v | head -n 1"])),

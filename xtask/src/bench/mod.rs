@@ -59,15 +59,15 @@ pub(crate) struct Args {
     /// How long each load runs on each row in each round.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// One round of one second, everything in it, in under 3 minutes once built: to
-    /// see that it works. One round is too few to judge a target by.
+    /// One round of one second, everything but the full node in it, in under 3 minutes
+    /// once built: to see that it works. One round is too few to judge a target by.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
     /// Only this part; all if absent.
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Only how long applies take on a node that is as full as it may be.
-    #[arg(long, conflicts_with_all = ["rounds", "seconds", "quick", "rows"])]
+    /// Only how long applies take on a full node: `--only scale`.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds", "quick", "rows", "only"])]
     scale: bool,
     /// Only these rows; all if absent.
     #[arg(long, value_enum, value_name = "ROW", value_delimiter = ',')]
@@ -86,11 +86,23 @@ enum Part {
     Udp,
     /// What one connect costs, beside no mesh and while the configuration grows.
     Connect,
+    /// How long applies take on a node that is as full as it may be; not in a quick run.
+    Scale,
 }
 
 impl Args {
+    fn only(&self) -> Option<Part> {
+        self.scale.then_some(Part::Scale).or(self.only)
+    }
+
     fn wants(&self, part: Part) -> bool {
-        self.only.is_none_or(|only| only == part)
+        let is_in_all = part != Part::Scale || !self.quick;
+        self.only().map_or(is_in_all, |only| only == part)
+    }
+
+    /// Whether this is the run that a quick one promises to be short.
+    fn is_whole_quick(&self) -> bool {
+        self.quick && self.only().is_none() && self.rows.is_empty()
     }
 
     fn rounds(&self) -> (u32, u64) {
@@ -113,10 +125,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // The loads' own ends must not be slower than need be.
     if cfg!(debug_assertions) {
         return build_and_become_release(args);
-    }
-    if args.scale {
-        scale::run()?;
-        return Ok(ExitCode::SUCCESS);
     }
     let begun = Instant::now();
     let kinds = args.rows();
@@ -143,13 +151,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .wants(Part::Connect)
         .then(|| connect::measure(rounds, args.quick))
         .transpose()?;
+    let scale = args.wants(Part::Scale).then(scale::measure).transpose()?;
+    let took = begun.elapsed();
     let of_weir = memory.iter().find(|(kind, _)| *kind == Kind::Weir);
     let mut targets = target::all(&results, of_weir.map(|(_, memory)| *memory));
     targets.extend(connect::targets(costs.as_ref()));
+    targets.extend(scale::targets(scale.as_ref()));
+    targets.extend(args.is_whole_quick().then(|| target::of_quick_run(took)));
     let report = Report {
         machine: machine::describe(&testbed::weir_binary()?, load),
         rounds: args.rounds(),
-        took: begun.elapsed(),
+        took,
         targets,
         rows: if args.wants(Part::Loads) {
             kinds
@@ -160,6 +172,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         memory,
         datagrams,
         costs,
+        scale,
         verdict: plan.verdict,
     };
     println!("\n{}", report.text());
@@ -173,8 +186,7 @@ fn build_and_become_release(args: &Args) -> Result<ExitCode> {
     setup::require_root("the bench")?;
     setup::ensure(Need::Bench)?;
     println!("building in release …");
-    let redirected =
-        !args.scale && args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect);
+    let redirected = args.wants(Part::Loads) && args.rows().contains(&Kind::Redirect);
     let variants: &[Variant] = if redirected {
         &[Variant::Redirect, Variant::Plain]
     } else {

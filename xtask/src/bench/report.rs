@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::readme;
 use super::result::{Quantity, Results};
 use super::row::Kind;
+use super::scale::{self, Scale};
 use super::target::{Bound, Target};
 use super::udp::{self, Datagrams};
 
@@ -39,6 +40,8 @@ pub(super) struct Report {
     pub(super) costs: Option<Costs>,
     /// What datagrams cost.
     pub(super) datagrams: Option<Datagrams>,
+    /// What applies take on a full node.
+    pub(super) scale: Option<Scale>,
     /// What was said of acceleration.
     pub(super) verdict: Option<Verdict>,
     /// What weir is held to.
@@ -65,6 +68,7 @@ impl Report {
         text.extend(self.verdict.iter().map(Verdict::text));
         text.extend(self.datagrams.iter().map(udp::text));
         text.extend(self.costs.iter().map(connect::text));
+        text.extend(self.scale.iter().map(scale::text));
         text += &self.targets();
         if !self.rows.is_empty() {
             text += "\n### For the README\n\n";
@@ -198,6 +202,7 @@ impl Report {
             "acceleration": self.verdict.as_ref().map(Verdict::json),
             "udp": self.datagrams.as_ref().map(udp::json),
             "connect": self.costs.as_ref().map(connect::json),
+            "scale": self.scale.as_ref().map(scale::json),
             "targets": targets.collect::<Vec<_>>(),
         })
     }

@@ -1,5 +1,7 @@
 //! The targets that weir is held to, and whether one run met them.
 
+use std::time::Duration;
+
 use super::load::Load;
 use super::memory::Memory;
 use super::result::{Quantity, Results};
@@ -177,6 +179,12 @@ fn of_bytes(results: &Results) -> Vec<Target> {
             bulk(Load::Receive),
         ),
     ]
+}
+
+/// What a quick run promises, so that it is one.
+pub(super) fn of_quick_run(took: Duration) -> Target {
+    let minutes = took.as_secs_f64() / 60.0;
+    target("quick run: minutes", Bound::AtMost(3.0), Some(minutes))
 }
 
 fn of_memory(memory: Option<Memory>) -> Vec<Target> {

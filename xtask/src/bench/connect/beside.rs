@@ -7,19 +7,21 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use testbed::{Node, Pod, Proc};
 
-use super::TURNS;
 use super::case::Case;
 use super::site::{Site, dial};
 use crate::bench::peer::{ECHO_PORT, serve_in};
 use crate::bench::result::median;
 
 /// What is compared, all with servers of one kind on the same sort of wire.
-pub(super) const CASES: [Case; 5] = [
+pub(super) const CASES: [Case; 8] = [
     Case::NoMesh,
     Case::Unenrolled,
     Case::Direct,
     Case::Balance,
     Case::Proxy,
+    Case::NoMesh6,
+    Case::Direct6,
+    Case::Balance6,
 ];
 
 /// The median call of each turn, in nanoseconds.
@@ -29,16 +31,16 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Measures every case in turn.
-    pub(super) fn measure(rounds: u32) -> Result<Self> {
+    /// Measures every case in turn, `turns` times.
+    pub(super) fn measure(turns: u32) -> Result<Self> {
         let (bare, meshed) = (Node::new()?, Node::new()?);
         let bare = Bare::new(&bare)?;
         let site = Site::new(&meshed)?;
         let mut calls = Self::default();
-        for _ in 0..rounds * TURNS {
+        for _ in 0..turns {
             for case in CASES {
                 let dialled = match case {
-                    Case::NoMesh => bare.dial()?,
+                    Case::NoMesh | Case::NoMesh6 => bare.dial(case)?,
                     _ => site.dial_pod(case)?,
                 };
                 let dialled = dialled.check(false).context(case.title())?;
@@ -56,7 +58,7 @@ impl Calls {
     /// How much longer it takes than without weir: the median over the turns of
     /// the difference in each, in nanoseconds.
     pub(super) fn more(&self, case: Case) -> Option<f64> {
-        let bare = self.turns.get(&Case::NoMesh)?;
+        let bare = self.turns.get(&case.without_weir())?;
         let turns = self.turns.get(&case)?.iter().zip(bare);
         let more: Vec<f64> = turns.map(|(call, bare)| call - bare).collect();
         median(&more)
@@ -80,8 +82,13 @@ impl Bare {
         })
     }
 
-    fn dial(&self) -> Result<super::dial::Dialled> {
-        dial(&self.client, self.server.at(ECHO_PORT))
+    fn dial(&self, case: Case) -> Result<super::dial::Dialled> {
+        let to = if case.is_v6() {
+            self.server.at6(ECHO_PORT)
+        } else {
+            self.server.at(ECHO_PORT)
+        };
+        dial(&self.client, to)
     }
 }
 
@@ -96,5 +103,8 @@ mod tests {
         calls.turns.insert(Case::Balance, vec![11.0, 22.0, 41.0]);
         assert_eq!(calls.more(Case::Balance), Some(1.0));
         assert_eq!(calls.more(Case::Direct), None);
+        calls.turns.insert(Case::NoMesh6, vec![20.0, 30.0, 50.0]);
+        calls.turns.insert(Case::Balance6, vec![22.0, 33.0, 52.0]);
+        assert_eq!(calls.more(Case::Balance6), Some(2.0));
     }
 }

@@ -8,6 +8,7 @@
 mod beside;
 mod case;
 mod dial;
+mod documents;
 mod report;
 mod site;
 
@@ -41,6 +42,11 @@ struct Cost {
 /// and whatever else the machine does disturbs it.
 const TURNS: u32 = 4;
 
+/// A quick run has one turn in all: it is not there to be judged by.
+const fn turns(rounds: u32, quick: bool) -> u32 {
+    if quick { 1 } else { rounds * TURNS }
+}
+
 /// Everything that was measured: by axis and case, by size.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
@@ -57,8 +63,9 @@ impl Costs {
 /// Measures every curve.
 pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
     println!("connect, beside no mesh …");
+    let turns = turns(rounds, quick);
     let mut costs = Costs {
-        calls: Calls::measure(rounds)?,
+        calls: Calls::measure(turns)?,
         ..Costs::default()
     };
     let statistics = Statistics::on()?;
@@ -69,7 +76,7 @@ pub(super) fn measure(rounds: u32, quick: bool) -> Result<Costs> {
         for size in axis.sizes(quick) {
             println!("connect, {size} {} …", axis.title());
             grown.grow(axis, *size)?;
-            let costs_of_weir = by_weir(&small, &grown, rounds * TURNS)
+            let costs_of_weir = by_weir(&small, &grown, turns)
                 .with_context(|| format!("connect, {size} {}", axis.title()))?;
             for (case, cost) in costs_of_weir {
                 let curve = costs.curves.entry((axis, case)).or_default();

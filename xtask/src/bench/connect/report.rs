@@ -10,11 +10,13 @@ use crate::bench::report::markdown;
 use crate::bench::target::{Bound, Target};
 
 /// The cases that can be on an axis, in the order of tables.
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     Case::Unenrolled,
     Case::Direct,
+    Case::Direct6,
     Case::Deny,
     Case::Balance,
+    Case::Balance6,
     Case::Proxy,
     Case::Iptables,
     Case::Nftables,
@@ -116,7 +118,7 @@ fn calls(calls: &Calls) -> String {
     let rows = beside::CASES.into_iter().map(|case| {
         let cell = |nanos: Option<f64>| nanos.map_or_else(|| "–".to_owned(), time);
         let more = match case {
-            Case::NoMesh => None,
+            Case::NoMesh | Case::NoMesh6 => None,
             _ => calls.more(case),
         };
         vec![
@@ -128,7 +130,7 @@ fn calls(calls: &Calls) -> String {
     let table = markdown(&["", "connect() to a pod", "more than no mesh"], rows);
     format!(
         "\n### connect: the whole call, beside no mesh\n\n{table}\nThe middle of all turns, and \
-         of the differences within each; the kernel's statistics are off.\n"
+         of the differences within each, of one family; the kernel's statistics are off.\n"
     )
 }
 

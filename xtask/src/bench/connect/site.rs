@@ -3,7 +3,6 @@
 //!
 //! Must never dial anything that is not on the node itself.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -15,19 +14,19 @@ use testbed::{Netns, Node, Pod, Proc, Weir, WeirOptions};
 
 use super::case::{Axis, Case};
 use super::dial::Dialled;
+use super::documents::{
+    self, BALANCED_PORT, CLOSED_PORT, ENDPOINTS, external, external6, service_at, service_at6,
+};
 use crate::bench::hook::Runs;
 use crate::bench::peer::{ECHO_PORT, client_in, serve_in};
-use crate::bench::row::VIRTUAL_ADDRESS;
 use crate::process;
 
-/// The hook that is measured.
-const HOOK: &str = "weir_connect4";
-/// Objects in one apply.
+/// Objects in one apply, about.
 const CHUNK: u32 = 20_000;
-/// A port of the outside server that no rule opens.
-const CLOSED_PORT: u16 = 9_999;
-/// A port of the service that is declared `tcp`.
-const BALANCED_PORT: u16 = 5_432;
+/// Prefixes of both families, twice: what is about to be replaced counts too.
+const EGRESS_LIMIT: &str = "egress=500000";
+/// The last byte of the first further address of the server; pods count from below.
+const SIBLINGS: u32 = 230;
 const PAUSE: Duration = Duration::from_secs(3);
 const PAUSES_MAX: u32 = 10;
 const DIAL_LIMIT: Duration = Duration::from_mins(1);
@@ -42,21 +41,25 @@ pub(super) struct Site<'a> {
     node: &'a Node,
     client: Pod,
     bystander: Pod,
-    outside: Pod,
+    _outside: Pod,
     more: Vec<Netns>,
     size: u32,
 }
 
 impl<'a> Site<'a> {
     /// weir, an enrolled client, a pod that is not enrolled, a service, and a
-    /// server outside the mesh.
+    /// server outside the mesh, amid the addresses that rules will open.
     pub(super) fn new(node: &'a Node) -> Result<Self> {
         let [client, bystander, server] = node.pods(["client", "bystander", "server"])?;
-        let outside = node.outside("outside")?;
+        let outside = outside(node)?;
         let servers = [serve_in(&server)?, serve_in(&outside)?];
-        let weir = Weir::start_with(node, WeirOptions::default())?;
-        weir.apply(&base(&server, &outside));
-        weir.enroll(&client, &["app=client"]);
+        let options = WeirOptions {
+            args: vec!["--map-limit".into(), EGRESS_LIMIT.into()],
+            ..WeirOptions::default()
+        };
+        let weir = Weir::start_with(node, options)?;
+        weir.apply(&documents::base(&server));
+        weir.enroll_found(&client, &["app=client"]);
         Ok(Self {
             weir,
             _servers: servers,
@@ -64,7 +67,7 @@ impl<'a> Site<'a> {
             node,
             client,
             bystander,
-            outside,
+            _outside: outside,
             more: Vec::new(),
             size: 1,
         })
@@ -73,12 +76,12 @@ impl<'a> Site<'a> {
     /// Lets the configuration grow to `size` on `axis`; there is one of each from the start.
     pub(super) fn grow(&mut self, axis: Axis, size: u32) -> Result<()> {
         while self.size < size {
-            let next = size.min(self.size + CHUNK);
+            let next = size.min(self.size + CHUNK / documents::objects(axis));
             let mut documents = String::new();
             for index in self.size..next {
                 documents += &match axis {
-                    Axis::Rules => rule(index),
-                    Axis::Services => service(index),
+                    Axis::Rules => documents::rule(index),
+                    Axis::Services => documents::service(index) + &self.sibling(index)?,
                     Axis::Workloads => self.workload(index)?,
                 };
             }
@@ -91,28 +94,51 @@ impl<'a> Site<'a> {
     /// Times connects of `case`: those of the callers, and of the hook.
     pub(super) fn dial(&self, case: Case) -> Result<(Dialled, Option<f64>)> {
         let (pod, to) = match case {
-            Case::Unenrolled => (&self.bystander, self.outside.at(ECHO_PORT)),
-            Case::Deny => (&self.client, self.outside.at(CLOSED_PORT)),
+            Case::Unenrolled => (&self.bystander, (external(), ECHO_PORT).into()),
+            Case::Deny => (&self.client, (external(), CLOSED_PORT).into()),
             Case::Balance => (&self.client, service_at(BALANCED_PORT)),
+            Case::Balance6 => (&self.client, service_at6(BALANCED_PORT)),
             Case::Proxy => (&self.client, service_at(80)),
-            Case::Direct | Case::NoMesh | Case::Iptables | Case::Nftables => {
-                (&self.client, self.outside.at(ECHO_PORT))
+            Case::Direct6 => (&self.client, (external6(), ECHO_PORT).into()),
+            Case::Direct | Case::NoMesh | Case::NoMesh6 | Case::Iptables | Case::Nftables => {
+                (&self.client, (external(), ECHO_PORT).into())
             }
         };
+        let hook = hook(case);
         let daemon = self.weir.id().context("weir has ended")?;
-        let before = Runs::of(daemon, HOOK)?;
+        let before = Runs::of(daemon, hook)?;
         let dialled = dial(pod, to)?;
-        Ok((dialled, Runs::of(daemon, HOOK)?.mean_ns_since(before)))
+        Ok((dialled, Runs::of(daemon, hook)?.mean_ns_since(before)))
     }
 
     /// Times connects that end at the server among the pods.
     pub(super) fn dial_pod(&self, case: Case) -> Result<Dialled> {
         match case {
             Case::Balance => dial(&self.client, service_at(BALANCED_PORT)),
+            Case::Balance6 => dial(&self.client, service_at6(BALANCED_PORT)),
+            Case::Direct6 => dial(&self.client, self.server.at6(ECHO_PORT)),
             Case::Proxy => dial(&self.client, service_at(80)),
             Case::Unenrolled => dial(&self.bystander, self.server.at(ECHO_PORT)),
             _ => dial(&self.client, self.server.at(ECHO_PORT)),
         }
+    }
+
+    /// One more endpoint of the service that is dialled, until it has as many as the
+    /// others: the same server, by another address.
+    fn sibling(&self, index: u32) -> Result<String> {
+        if index >= ENDPOINTS {
+            return Ok(String::new());
+        }
+        let last = u8::try_from(SIBLINGS + index).context("a network has 256 addresses")?;
+        let network = Node::pod_network();
+        let (address, address6) = (network.host(last), network.host6(last));
+        self.server.netns().ip([
+            format!("addr add {address}/32 dev eth0"),
+            format!("addr add {address6}/128 dev eth0 nodad"),
+        ])?;
+        let name = format!("server-{index}");
+        let (address, address6) = (address.into(), address6.into());
+        Ok(documents::endpoint(&name, "server", address, address6))
     }
 
     /// One more enrolled workload: a namespace whose wire leads nowhere, and a cgroup.
@@ -146,26 +172,26 @@ spec: {{ addresses: [{address}], netns: {}, cgroup: {} }}
 pub(super) struct Walled {
     _server: Proc,
     client: Pod,
-    outside: Pod,
+    _outside: Pod,
 }
 
 impl Walled {
     /// A client and a server; no weir.
     pub(super) fn new(node: &Node) -> Result<Self> {
         let client = node.pod("client")?;
-        let outside = node.outside("outside")?;
+        let outside = outside(node)?;
         Ok(Self {
             _server: serve_in(&outside)?,
             client,
-            outside,
+            _outside: outside,
         })
     }
 
     /// Puts `size` entries into the firewall of `case`, in place of what was there.
     pub(super) fn wall(&self, case: Case, size: u32) -> Result<()> {
         let (program, text) = match case {
-            Case::Iptables => ("iptables-restore", iptables(size)),
-            _ => ("nft", nftables(size)),
+            Case::Iptables => ("iptables-restore", documents::iptables(size)),
+            _ => ("nft", documents::nftables(size)),
         };
         let mut file = NamedTempFile::new().context("no temporary file")?;
         file.write_all(text.as_bytes())?;
@@ -189,12 +215,32 @@ impl Walled {
 
     /// Times connects past it.
     pub(super) fn dial(&self) -> Result<Dialled> {
-        dial(&self.client, self.outside.at(ECHO_PORT))
+        dial(&self.client, (external(), ECHO_PORT).into())
     }
 }
 
-fn service_at(port: u16) -> SocketAddr {
-    SocketAddr::new(VIRTUAL_ADDRESS.into(), port)
+/// A machine outside the mesh that has the external addresses too.
+fn outside(node: &Node) -> Result<Pod> {
+    let outside = node.outside("outside")?;
+    let (address, address6) = (external(), external6());
+    outside.netns().ip([
+        format!("addr add {address}/32 dev eth0"),
+        format!("addr add {address6}/128 dev eth0 nodad"),
+    ])?;
+    node.netns().ip([
+        format!("route add {address}/32 via {}", outside.ip()),
+        format!("route add {address6}/128 via {}", outside.ip6()),
+    ])?;
+    Ok(outside)
+}
+
+/// The hook that is measured.
+const fn hook(case: Case) -> &'static str {
+    if case.is_v6() {
+        "weir_connect6"
+    } else {
+        "weir_connect4"
+    }
 }
 
 /// Dials from the pod. A machine that is still busy with what was before, as with the
@@ -212,85 +258,4 @@ pub(super) fn dial(pod: &Pod, to: SocketAddr) -> Result<Dialled> {
         pauses += 1;
         std::thread::sleep(PAUSE);
     }
-}
-
-/// The service that is dialled, and the rule that opens the outside server.
-fn base(server: &Pod, outside: &Pod) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{ name: server }}
-spec:
-  clusterIPs: [{VIRTUAL_ADDRESS}]
-  selector: {{ app: server }}
-  ports:
-    - {{ name: http, port: 80, targetPort: {ECHO_PORT} }}
-    - {{ name: tcp, port: {BALANCED_PORT}, targetPort: {ECHO_PORT} }}
----
-apiVersion: weir.dev/v1
-kind: Workload
-metadata: {{ name: server, labels: {{ app: server }} }}
-spec: {{ addresses: [{}] }}
----
-apiVersion: weir.dev/v1
-kind: EgressRule
-metadata: {{ name: outside }}
-spec:
-  destination: {{ service: {} }}
-  ports: [{{ port: {ECHO_PORT}, protocol: tcp }}]
-",
-        server.ip(),
-        outside.ip()
-    )
-}
-
-/// The `index`th CIDR, of 16 addresses each.
-fn cidr(index: u32) -> String {
-    let first = u32::from(Ipv4Addr::new(100, 64, 0, 0)) + index * 16;
-    format!("{}/28", Ipv4Addr::from(first))
-}
-
-fn rule(index: u32) -> String {
-    format!(
-        "---
-apiVersion: weir.dev/v1
-kind: EgressRule
-metadata: {{ name: r{index} }}
-spec: {{ destination: {{ service: {} }}, ports: [{{ port: 443, protocol: tcp }}] }}
-",
-        cidr(index)
-    )
-}
-
-fn service(index: u32) -> String {
-    let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 100, 0, 0)) + index);
-    format!(
-        "---
-apiVersion: v1
-kind: Service
-metadata: {{ name: s{index} }}
-spec: {{ clusterIPs: [{address}], selector: {{ app: s{index} }}, ports: [{{ name: http, port: 80 }}] }}
-"
-    )
-}
-
-fn iptables(size: u32) -> String {
-    let mut text = String::from("*filter\n:OUTPUT ACCEPT [0:0]\n");
-    for index in 0..size {
-        writeln!(text, "-A OUTPUT -d {} -j DROP", cidr(index)).expect("a String takes everything");
-    }
-    text + "COMMIT\n"
-}
-
-fn nftables(size: u32) -> String {
-    let elements: Vec<String> = (0..size).map(cidr).collect();
-    format!(
-        "flush ruleset
-table ip wall {{
-  set denied {{ type ipv4_addr; flags interval; elements = {{ {} }}; }}
-  chain output {{ type filter hook output priority 0; ip daddr @denied drop; }}
-}}
-",
-        elements.join(", ")
-    )
 }

@@ -1,7 +1,7 @@
 //! The server: one thread, as nginx with one worker would be.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -18,6 +19,8 @@ use super::{BULK_PORT, CHUNK, ECHO_PORT, HTTP_PORT, MESSAGE, OPAQUE_PORT, SERVER
 
 /// Connections at one time and port; the loads open far fewer.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// Serves until the process is ended.
 pub(super) fn run() -> Result<()> {
@@ -26,23 +29,31 @@ pub(super) fn run() -> Result<()> {
         .build()?;
     runtime.block_on(async {
         let (http, opaque) = (serve(HTTP_PORT, http), serve(OPAQUE_PORT, http));
+        let echo6 = serve_on(Ipv6Addr::UNSPECIFIED.into(), ECHO_PORT, echo);
         let echo = serve(ECHO_PORT, echo);
         let bulk = serve(BULK_PORT, bulk);
-        tokio::try_join!(http, opaque, echo, bulk, datagrams()).map(drop)
+        tokio::try_join!(http, opaque, echo, echo6, bulk, datagrams()).map(drop)
     })
 }
 
-/// Accepts on `port` and runs `handle` for each connection. What becomes of a
-/// connection is the client's to judge.
+/// Serves `port` over IPv4.
 async fn serve<F, R>(port: u16, handle: F) -> Result<Infallible>
 where
     F: Fn(TcpStream) -> R,
     R: Future<Output = Result<()>> + Send + 'static,
 {
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))?;
+    serve_on(Ipv4Addr::UNSPECIFIED.into(), port, handle).await
+}
+
+/// Accepts on `port` of `address` and runs `handle` for each connection. What becomes
+/// of a connection is the client's to judge.
+async fn serve_on<F, R>(address: IpAddr, port: u16, handle: F) -> Result<Infallible>
+where
+    F: Fn(TcpStream) -> R,
+    R: Future<Output = Result<()>> + Send + 'static,
+{
+    let address = SocketAddr::new(address, port);
+    let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;
@@ -52,6 +63,23 @@ where
             connections.spawn(handle(stream));
         }
     }
+}
+
+/// A listener for the family of its address alone, so that each has a socket of its own
+/// kind: an IPv4 client of an IPv6 socket takes another way.
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into())?)
 }
 
 async fn http(stream: TcpStream) -> Result<()> {
