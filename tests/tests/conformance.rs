@@ -7,48 +7,9 @@ use std::net::SocketAddr;
 use testbed::Weir;
 use testbed::conformance::compare::{Seen, as_denied, findings, lacking, table};
 use testbed::conformance::expected::{Dial, VERDICTS, Verdict, as_markdown, denied_as_markdown};
-use testbed::conformance::stage::{BLACKHOLE, Client, Stage, UNREACHABLE};
-use testbed::conformance::{Run, Targets, Way, denied_runs, runs};
+use testbed::conformance::stage::{Client, Stage, dead_ends};
+use testbed::conformance::{Run, Way, denied_runs, runs};
 use testbed::docs::service;
-
-/// What makes the run's addresses those of its verdict.
-fn documents(targets: &Targets, prefix: &str) -> String {
-    let service = |name: &str, app: &str, [four, six]: [SocketAddr; 2], ports: u16| {
-        let ports: Vec<String> = (four.port()..four.port() + ports)
-            .flat_map(|port| {
-                [
-                    format!("name: {prefix}-{port}, port: {port}"),
-                    format!("name: udp-{port}, port: {port}, protocol: UDP"),
-                ]
-            })
-            .collect();
-        let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-        let addresses = format!("{}, '{}'", four.ip(), six.ip());
-        service(
-            &format!("{prefix}-{name}-{}", four.port()),
-            addresses,
-            app,
-            &ports,
-        )
-    };
-    let unreachable = [targets.unreachable, targets.unreachable6];
-    let blackhole = [targets.blackhole, targets.blackhole6];
-    [
-        // The live, the second and the closed one.
-        service("live", "peer", [targets.live, targets.live6], 3),
-        service("unreachable", "unreachable", unreachable, 1),
-        service("blackhole", "blackhole", blackhole, 1),
-    ]
-    .concat()
-}
-
-/// A Workload on another node.
-fn elsewhere(name: &str, [four, six]: [&str; 2]) -> String {
-    format!(
-        "---\napiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {name}, labels: \
-         {{app: {name}}}}}\nspec: {{addresses: [{four}, '{six}'], node: elsewhere}}\n"
-    )
-}
 
 /// Each way in a pod of its own, so that no way finds what another has left; all at once.
 fn without_weir(stage: &Stage) -> Seen {
@@ -149,18 +110,17 @@ fn the_application_cannot_tell() {
     let without = without_weir(&stage);
     let weir = Weir::start(&stage.node).unwrap();
     weir.enroll_found(&stage.peer, &["app=peer"]);
-    weir.apply(&elsewhere("unreachable", UNREACHABLE));
-    weir.apply(&elsewhere("blackhole", BLACKHOLE));
+    weir.apply(&dead_ends());
     let mut index = 3_u8;
     let mut clients = |verdict: &Verdict| -> Vec<Client> {
         let mut client = |way: &Way| {
             let name = format!("{}-{index}", verdict.name);
             let mut client = stage.client(&name, *way, index).unwrap();
             index += 1;
-            client.enroll(&weir);
+            client.enroll(&weir, "");
             if let Dial::Service(prefix) = verdict.dial {
                 client.dial_services();
-                weir.apply(&documents(&client.targets, prefix));
+                weir.apply(&client.services(prefix));
             }
             client
         };
@@ -207,7 +167,7 @@ fn what_is_denied_is_refused_alike_in_every_form() {
             let name = format!("{name}-{index}");
             let mut client = stage.client(&name, *way, index).unwrap();
             [client.targets.denied, client.targets.denied6] = denied;
-            client.enroll(&weir);
+            client.enroll(&weir, "");
             let (seen, failed) = client.run(denied_runs());
             wrong.extend(
                 failed

@@ -11,14 +11,15 @@ use anyhow::Result;
 
 use super::compare::Seen;
 use super::{Run, Targets, Way};
+use crate::docs::service;
 use crate::{Netns, Node, Pod, Proc, Weir, eventually, tool_binary};
 
 /// Longer than any case takes, whose every call is bounded.
 const CASE_LIMIT: Duration = Duration::from_secs(30);
 /// No route leads there from a pod.
-pub const UNREACHABLE: [&str; 2] = ["203.0.113.1", "2001:db8:113::1"];
+const UNREACHABLE: [&str; 2] = ["203.0.113.1", "2001:db8:113::1"];
 /// The node loses every packet to it.
-pub const BLACKHOLE: [&str; 2] = ["192.0.2.1", "2001:db8:2::1"];
+const BLACKHOLE: [&str; 2] = ["192.0.2.1", "2001:db8:2::1"];
 
 /// A node that answers for every lost datagram, with the peer and a black hole.
 pub struct Stage {
@@ -111,6 +112,18 @@ impl Stage {
     }
 }
 
+/// The dead ends as Workloads of another node: endpoints of services, and known addresses.
+pub fn dead_ends() -> String {
+    let elsewhere = |(name, [four, six]): (&str, [&str; 2])| {
+        format!(
+            "---\napiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {name}, labels: \
+             {{app: {name}}}}}\nspec: {{addresses: [{four}, '{six}'], node: elsewhere}}\n"
+        )
+    };
+    let both = [("unreachable", UNREACHABLE), ("blackhole", BLACKHOLE)];
+    both.into_iter().map(elsewhere).collect()
+}
+
 fn at_both(addresses: [&str; 2], port: u16) -> Result<[SocketAddr; 2]> {
     let [four, six] = addresses;
     let at = |ip: &str| Ok::<_, anyhow::Error>(SocketAddr::new(ip.parse()?, port));
@@ -150,15 +163,15 @@ impl Client {
         [self.targets.blackhole, self.targets.blackhole6] = blackhole;
     }
 
-    /// Has weir capture it.
+    /// Has weir capture it; `spec` is what else its Workload says.
     ///
     /// # Panics
     /// If weir refuses.
-    pub fn enroll(&self, weir: &Weir<'_>) {
+    pub fn enroll(&self, weir: &Weir<'_>, spec: &str) {
         let (pod, to) = (&self.pod, &self.targets);
         weir.apply(&format!(
             "apiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {}, labels: {{app: c}}}}\n\
-             spec: {{addresses: [{}, '{}', {}, '{}'], netns: {}, cgroup: {}}}\n",
+             spec: {{addresses: [{}, '{}', {}, '{}'], netns: {}, cgroup: {}{spec}}}\n",
             pod.name(),
             to.own,
             to.own6,
@@ -167,6 +180,35 @@ impl Client {
             pod.netns().path().display(),
             pod.cgroup().display(),
         ));
+    }
+
+    /// What makes the addresses that it dials those of services, on ports whose names
+    /// begin with `prefix`.
+    pub fn services(&self, prefix: &str) -> String {
+        let named = |name: &str, app: &str, [four, six]: [SocketAddr; 2], ports: u16| {
+            let ports: Vec<String> = (four.port()..four.port() + ports)
+                .flat_map(|port| {
+                    [
+                        format!("name: {prefix}-{port}, port: {port}"),
+                        format!("name: udp-{port}, port: {port}, protocol: UDP"),
+                    ]
+                })
+                .collect();
+            let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+            let addresses = format!("{}, '{}'", four.ip(), six.ip());
+            let name = format!("{prefix}-{name}-{}", four.port());
+            service(&name, addresses, app, &ports)
+        };
+        let to = &self.targets;
+        let unreachable = [to.unreachable, to.unreachable6];
+        let blackhole = [to.blackhole, to.blackhole6];
+        [
+            // The live, the second and the closed one.
+            named("live", "peer", [to.live, to.live6], 3),
+            named("unreachable", "unreachable", unreachable, 1),
+            named("blackhole", "blackhole", blackhole, 1),
+        ]
+        .concat()
     }
 
     /// Runs those of the cases that are its way's; what each saw, and which did
