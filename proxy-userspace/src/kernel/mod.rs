@@ -14,6 +14,7 @@ mod batch;
 pub(crate) mod btf;
 pub mod calls;
 pub mod cgroup;
+mod changes;
 mod error;
 mod events;
 mod hooks;
@@ -39,6 +40,7 @@ use aya::maps::{Array, Map, MapData, SkStorage};
 use proxy_common::{Beat, Counter, Ending, Event, Extent, Flow, Record as _, Workload};
 
 pub use self::cgroup::Cgroup;
+use self::changes::Changes;
 pub use self::error::KernelError;
 pub use self::events::{HookLog, Ring};
 pub use self::hooks::hooks;
@@ -51,7 +53,6 @@ pub use self::pins::Pins;
 use self::pins::read_dir;
 pub use self::rival::Other;
 pub use self::usage::MapUsage;
-use self::write::Changes;
 use crate::tables::TableSet;
 
 /// The kernel half, loaded and attached.
@@ -167,7 +168,7 @@ impl Kernel {
     /// that fails too, every workload is closed: egress denied, no listener.
     pub fn write(&mut self, tables: &TableSet) -> Result<(), KernelError> {
         let before = self.written.clone();
-        write::check_size(&before, tables, &self.limits)?;
+        changes::check_size(&before, tables, &self.limits)?;
         let changes = Changes::between(&before, tables);
         match write::write(&mut self.maps, &before, tables, &changes) {
             Ok(()) => {
@@ -197,7 +198,7 @@ impl Kernel {
     /// Refuses tables that would not fit with `workloads` enrolled ones.
     pub fn check_size(&self, tables: &TableSet, workloads: usize) -> Result<(), KernelError> {
         self.limits.check(TableMap::Workloads, workloads)?;
-        write::check_size(&self.written, tables, &self.limits)
+        changes::check_size(&self.written, tables, &self.limits)
     }
 
     /// Last resort: every workload keeps its identity and loses its ways out.
