@@ -77,7 +77,7 @@ impl Addr {
         reason = "each shift leaves one word"
     )]
     pub fn prefix(&self, bits: u32) -> Self {
-        let below = |bound: i64| ((bits as i64 - bound) >> 63).cast_unsigned();
+        let below = |bound: i64| ((i64::from(bits) - bound) >> 63).cast_unsigned();
         let [a, b, c, d] = self.words;
         let upper = (u64::MAX.wrapping_shl(64_u32.wrapping_sub(bits)) | !below(64)) & !below(1);
         let lower = u64::MAX.wrapping_shl(128_u32.wrapping_sub(bits)) & !below(65);

@@ -229,7 +229,7 @@ fn first<T: Prefixes, const N: usize>(
         if number == 0 {
             break;
         }
-        let bits = number as u32 - 1;
+        let bits = u32::from(number) - 1;
         let key = EgressKey {
             policy_set,
             bits,

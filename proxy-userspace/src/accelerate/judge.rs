@@ -169,7 +169,7 @@ impl Accelerator {
                 Ok(line) => match serde_json::from_str(&line) {
                     Ok(Said::Case(case)) => cases.push(case),
                     Ok(Said::Pace(times)) => {
-                        limit = limit.max(LIMIT * times.clamp(1, pace::SLOWEST))
+                        limit = limit.max(LIMIT * times.clamp(1, pace::SLOWEST));
                     }
                     Err(error) => return Err(format!("the self-test said {line:?}: {error}")),
                 },
