@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testbed::agent::proto::{Service, SockOption};
 use testbed::docs::{route_rule, service};
-use testbed::{Agent, Node, Sock, Weir, eventually};
+use testbed::{Agent, Node, Sock, Weir, WeirOptions, eventually};
 
 const BULK: u64 = 3 << 20;
 
@@ -110,7 +110,12 @@ fn metrics_equal_what_was_sent() {
 fn too_many_endpoints_are_refused_aloud() {
     const WORKLOADS: u32 = 2000;
     let node = Node::new().unwrap();
-    let weir = Weir::start(&node).unwrap();
+    // Twice the slots of 16 ports, and not of 17.
+    let options = WeirOptions {
+        args: ["--map-limit", "endpoints=65536"].map(str::to_owned).into(),
+        ..WeirOptions::default()
+    };
+    let weir = Weir::start_with(&node, options).unwrap();
     let [client, server] = node.pods(["client", "server"]).unwrap();
     let what = Service::Whoami { name: "s".into() };
     server.agent().serve(server.at(8000), what).unwrap();

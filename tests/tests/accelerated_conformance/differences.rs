@@ -44,6 +44,9 @@ const BALANCE: &[&str] = &["balance"];
 /// All that may differ, but for [`super::WOKEN`].
 #[rustfmt::skip]
 pub const DIFFERENCES: &[Difference] = &[
+    // Nothing holds the writer back, so its FIN does not wait behind what is unread.
+    sure(BOTH, Broken("back-pressure"), "close/half-by-the-application", "peer's poll before it reads", "IN", "IN RDHUP"),
+    sure(BOTH, Broken("back-pressure"), "close/half-by-the-peer", "poll before it reads", "IN", "IN RDHUP"),
     sure(BOTH, Broken("reset-told-once"), "close/reset-by-the-peer", "send, once more", "EPIPE", "ECONNRESET"),
     sure(BOTH, Broken("reset-told-once"), "close/reset-by-the-peer", "receive", "FIN", "ECONNRESET"),
     sure(BOTH, Broken("reset-unread"), "close/unread-by-the-application", "peer receives", r#""" ECONNRESET"#, r#""" FIN"#),

@@ -25,8 +25,8 @@ use testbed::{Weir, WeirOptions, eventually};
 /// other end stands still.
 const UNFIT: [&str; 2] = ["transfer/full", "transfer/both-ways"];
 
-/// What a read that waits says where `blocked-read` is broken, instead of the end or
-/// a reset: now and then, as something else may have woken it just before.
+/// What a read that waits says where `blocked-read` is broken, instead of the end, a
+/// reset or a time-out: now and then, as something else may have woken it just before.
 const WOKEN: &str = "EAGAIN";
 
 /// The same in words.
@@ -128,7 +128,8 @@ fn judge(
 
 /// Whether a read that waited was told [`WOKEN`] instead of what woke it.
 fn is_woken(one: &str, other: &str) -> bool {
-    (one.ends_with("FIN") || one.ends_with("ECONNRESET")) && other.ends_with(WOKEN)
+    let ends = ["FIN", "ECONNRESET", "ETIMEDOUT"];
+    ends.iter().any(|end| one.ends_with(end)) && other.ends_with(WOKEN)
 }
 
 fn forcing() -> WeirOptions {
