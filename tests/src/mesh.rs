@@ -2,15 +2,17 @@
 //!
 //! Must never hide what a test is about: only what is there before it begins.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde_json::Value;
 
 use crate::agent::HttpRequest;
 use crate::agent::proto::Service;
 use crate::docs::{egress_rule, route_rule, service};
-use crate::{Fault, Node, Pod, Weir, WeirOptions, eventually};
+use crate::{Fault, Node, Pod, Sock, Weir, WeirOptions, eventually};
 
 /// Where [`guarded`] has its service `web`.
 pub fn vip() -> SocketAddr {
@@ -139,4 +141,43 @@ pub fn accelerating<'a>(node: &'a Node, mode: &str) -> (Weir<'a>, Pod, Pod) {
 pub fn counted(weir: &Weir<'_>, outcome: &str) -> u64 {
     let labels = [("outcome", outcome)];
     weir.metrics().count("weir_acceleration_total", &labels)
+}
+
+/// What weir says of acceleration.
+///
+/// # Panics
+/// If it says nothing.
+pub fn acceleration(weir: &Weir<'_>) -> Value {
+    weir.json(&["status"])["dataplane"]["acceleration"].clone()
+}
+
+/// What the self-test of acceleration found broken, once it is done.
+///
+/// # Panics
+/// If it comes to no verdict.
+pub fn broken(weir: &Weir<'_>) -> BTreeSet<String> {
+    eventually("a verdict", Duration::from_secs(50), || {
+        let status = acceleration(weir);
+        let said = status["selfTest"].as_str().unwrap_or_default();
+        if !said.contains("known cases") {
+            return Err(said.to_owned());
+        }
+        let cases = status["broken"].as_array().cloned().unwrap_or_default();
+        let names = cases.iter().filter_map(|case| case["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    })
+}
+
+/// One question and one answer over a new connection; both ends of it.
+///
+/// # Panics
+/// If either does not arrive.
+pub fn ask<'a>(client: &'a Pod, listener: &Sock<'a>, to: SocketAddr) -> (Sock<'a>, Sock<'a>) {
+    let near = client.agent().dial(to).expect("it connects");
+    near.send("question").expect("it is sent");
+    let (far, _) = listener.accept().expect("it arrives");
+    assert_eq!(far.recv(20).expect("a question"), b"question");
+    far.send("answer").expect("it is sent");
+    assert_eq!(near.recv(20).expect("an answer"), b"answer");
+    (near, far)
 }

@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::Value;
 use testbed::agent::proto::{Service, SockOption};
 use testbed::agent::{HttpRequest, Load};
-use testbed::mesh::{accelerating, counted};
-use testbed::{Node, Pod, Sock, Weir, eventually};
+use testbed::mesh::{accelerating, acceleration, ask, broken, counted};
+use testbed::{Node, Weir};
 
 /// What membership among the accelerated is known to break, on one kernel or another.
 const KNOWN: [&str; 20] = [
@@ -37,24 +36,6 @@ const KNOWN: [&str; 20] = [
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 96, 0, 1], port))
-}
-
-fn acceleration(weir: &Weir<'_>) -> Value {
-    weir.json(&["status"])["dataplane"]["acceleration"].clone()
-}
-
-/// What the self-test found broken, once it is done.
-fn broken(weir: &Weir<'_>) -> BTreeSet<String> {
-    eventually("a verdict", Duration::from_secs(40), || {
-        let status = acceleration(weir);
-        let said = status["selfTest"].as_str().unwrap_or_default();
-        if !said.contains("known cases") {
-            return Err(said.to_owned());
-        }
-        let cases = status["broken"].as_array().cloned().unwrap_or_default();
-        let names = cases.iter().filter_map(|case| case["name"].as_str());
-        Ok(names.map(str::to_owned).collect())
-    })
 }
 
 /// Broken on a kernel where two things happen at the same moment: one run of the
@@ -99,17 +80,6 @@ fn runs(kernel: &str) -> bool {
     rest.is_some_and(|rest| !rest.starts_with(|next: char| next == '.' || next.is_ascii_digit()))
 }
 
-/// One question and one answer over a new connection.
-fn ask<'a>(client: &'a Pod, listener: &Sock<'a>, port: u16) -> (Sock<'a>, Sock<'a>) {
-    let near = client.agent().dial(at(port)).unwrap();
-    near.send("question").unwrap();
-    let (far, _) = listener.accept().unwrap();
-    assert_eq!(far.recv(20).unwrap(), b"question");
-    far.send("answer").unwrap();
-    assert_eq!(near.recv(20).unwrap(), b"answer");
-    (near, far)
-}
-
 #[test]
 fn a_balanced_and_a_proxied_connection_are_accelerated() {
     let node = Node::new().unwrap();
@@ -117,7 +87,7 @@ fn a_balanced_and_a_proxied_connection_are_accelerated() {
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     for (port, legs) in [(81, 1), (80, 2)] {
         let before = counted(&weir, "accelerated");
-        let _ends = ask(&client, &listener, port);
+        let _ends = ask(&client, &listener, at(port));
         assert_eq!(counted(&weir, "accelerated") - before, legs, "{port}");
         assert_eq!(counted(&weir, "passed"), 0);
         assert_eq!(counted(&weir, "refused"), 0);
@@ -131,7 +101,7 @@ fn off_costs_nothing() {
     let (weir, client, server) = accelerating(&node, "off");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     for port in [80, 81] {
-        let _ends = ask(&client, &listener, port);
+        let _ends = ask(&client, &listener, at(port));
     }
     for outcome in ["accelerated", "passed", "refused"] {
         assert_eq!(counted(&weir, outcome), 0, "{outcome}");
@@ -163,7 +133,7 @@ fn each_workload_chooses_for_itself() {
         choose("client", at_client);
         choose("server", at_server);
         let before = grown((0, 0));
-        let _ends = ask(&client, &listener, 81);
+        let _ends = ask(&client, &listener, at(81));
         assert_eq!(grown(before), wanted, "{at_client} {at_server}");
     }
     let refused = weir.cli(&[
@@ -187,7 +157,7 @@ fn auto_follows_the_self_test() {
     let (mut weir, client, server) = accelerating(&node, "auto");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     // Enforcement did not wait for it.
-    let _ends = ask(&client, &listener, 80);
+    let _ends = ask(&client, &listener, at(80));
     let found = broken(&weir);
     let told = weir.ok(&["status"]);
     for case in &found {
@@ -197,7 +167,7 @@ fn auto_follows_the_self_test() {
         );
     }
     let before = counted(&weir, "accelerated");
-    let _ends = ask(&client, &listener, 81);
+    let _ends = ask(&client, &listener, at(81));
     let legs = counted(&weir, "accelerated") - before;
     assert_eq!(legs, u64::from(found.is_empty()), "{found:?}");
     if !found.is_empty() {
@@ -220,14 +190,14 @@ fn one_workload_forces_it_under_auto() {
     let all = broken(&weir).is_empty();
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     let before = counted(&weir, "accelerated");
-    let _ends = ask(&client, &listener, 81);
+    let _ends = ask(&client, &listener, at(81));
     assert_eq!(counted(&weir, "accelerated") - before, u64::from(all));
     let before = counted(&weir, "accelerated");
     for name in ["client", "server"] {
         let force = r#"{"spec":{"accelerate":"force"}}"#;
         weir.ok(&["patch", "workload", name, "-p", force]);
     }
-    let _ends = ask(&client, &listener, 81);
+    let _ends = ask(&client, &listener, at(81));
     assert_eq!(counted(&weir, "accelerated") - before, 1);
 }
 
@@ -271,7 +241,7 @@ fn forced_the_named_failures_are_the_only_ones() {
     assert!(unknown.is_empty(), "{unknown:?}");
     let listener = server.agent().listen(server.at(8000), 16).unwrap();
     for port in [80, 81] {
-        let (near, far) = ask(&client, &listener, port);
+        let (near, far) = ask(&client, &listener, at(port));
         for sock in [&near, &far] {
             sock.set(SockOption::Timeout(60_000)).unwrap();
         }
@@ -298,7 +268,7 @@ fn forced_the_named_failures_are_the_only_ones() {
             "{said} {fault:?}"
         );
         // A reset stays one.
-        let (near, far) = ask(&client, &listener, port);
+        let (near, far) = ask(&client, &listener, at(port));
         near.abort().unwrap();
         let (_, fault) = far.recv_to_end().unwrap();
         assert!(fault.is_some(), "{port}: a reset was due");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::loaded_programs;
 use proxy_common::{NodeConfig, OfferKey};
-use testbed::mesh::{accelerating, counted};
+use testbed::mesh::{accelerating, ask, counted};
 use testbed::{Node, Pod, Sock, Weir, WeirOptions, eventually, programs, weir_binary};
 
 const LEN: u64 = 4 << 20;
@@ -25,12 +25,7 @@ fn at(port: u16) -> SocketAddr {
 /// way after the other: of a socket in a map of sockets the kernel fails a read that
 /// waits when its writer is woken.
 fn works<'a>(client: &'a Pod, listener: &Sock<'a>, port: u16) -> (Sock<'a>, Sock<'a>) {
-    let near = client.agent().dial(at(port)).unwrap();
-    near.send("question").unwrap();
-    let (far, _) = listener.accept().unwrap();
-    assert_eq!(far.recv(20).unwrap(), b"question");
-    far.send("answer").unwrap();
-    assert_eq!(near.recv(20).unwrap(), b"answer");
+    let (near, far) = ask(client, listener, at(port));
     for (from, to) in [(&near, &far), (&far, &near)] {
         let (received, sent) = std::thread::scope(|scope| {
             let sent = scope.spawn(|| from.bulk(7, LEN, 0).unwrap());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
+use aya::maps::{Array, HashMap, Map, MapData};
 use nix::errno::Errno;
 use proxy_common::{AddressEntry, AddressKey};
 use testbed::agent::HttpRequest;
@@ -254,47 +254,6 @@ fn another_limit_than_that_of_a_pinned_map_is_refused() {
     weir.uninstall().unwrap();
     weir.set_args(&other);
     weir.launch().unwrap();
-    weir.finish().unwrap();
-}
-
-/// A map like weir's own but for how it is made is none of its own.
-#[test]
-fn a_pinned_map_with_other_flags_is_refused() {
-    let node = Node::new().unwrap();
-    let (mut weir, client, _server, outside) = guarded(&node);
-    weir.stop().unwrap();
-    let (pin, aside) = (
-        node.bpffs().join("weir/maps/WORKLOADS"),
-        node.bpffs().join("aside"),
-    );
-    std::fs::rename(&pin, &aside).unwrap();
-    let own = MapInfo::from_pin(&aside).unwrap();
-    let sizes = [own.key_size(), own.value_size(), own.max_entries()];
-    let [key, value, entries] = sizes.map(|size| size.to_string());
-    let pin_name = pin.to_str().unwrap();
-    // All of its memory at once, which is what bpftool does where no flag is given.
-    let made = Command::new("bpftool")
-        .args([
-            "map",
-            "create",
-            pin_name,
-            "type",
-            "hash",
-            "name",
-            "WORKLOADS",
-        ])
-        .args(["key", &key, "value", &value, "entries", &entries])
-        .status();
-    assert!(made.unwrap().success());
-    let error = format!("{:#}", weir.launch().unwrap_err());
-    for part in ["maps/WORKLOADS", "flags 0x0", "flags 0x1", "weir uninstall"] {
-        assert!(error.contains(part), "{part}: {error}");
-    }
-    // The old kernel half goes on.
-    refused(get(&client, outside.at(81)), Errno::EPERM);
-    std::fs::rename(&aside, &pin).unwrap();
-    weir.launch().unwrap();
-    assert_eq!(get(&client, vip()).unwrap(), 200);
     weir.finish().unwrap();
 }
 

@@ -6,7 +6,6 @@
 mod differences;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use differences::Because::{Broken, Said};
 use differences::DIFFERENCES;
@@ -14,8 +13,8 @@ use testbed::conformance::compare::Seen;
 use testbed::conformance::expected::{Dial, VERDICTS};
 use testbed::conformance::stage::{Client, Stage, dead_ends};
 use testbed::conformance::{Run, Way, runs};
-use testbed::mesh::counted;
-use testbed::{Weir, WeirOptions, eventually};
+use testbed::mesh::{broken, counted};
+use testbed::{Weir, WeirOptions};
 
 /// Cases that acceleration makes unfit to be run. In the first a writer that nobody
 /// holds back takes all memory that TCP may have, and the rest of the machine's
@@ -59,20 +58,6 @@ fn run(client: &Client, may_fail: bool) -> (Seen, Vec<String>) {
 /// Whether it is run here. UDP is never accelerated.
 fn is_wanted(run: &Run) -> bool {
     run.way == Way::V4 && !run.is_datagrams() && !UNFIT.contains(&run.name().as_str())
-}
-
-/// What the self-test found broken, once it is done.
-fn broken(weir: &Weir<'_>) -> BTreeSet<String> {
-    eventually("a verdict", Duration::from_secs(50), || {
-        let status = weir.json(&["status"])["dataplane"]["acceleration"].clone();
-        let said = status["selfTest"].as_str().unwrap_or_default();
-        if !said.contains("known cases") {
-            return Err(said.to_owned());
-        }
-        let cases = status["broken"].as_array().cloned().unwrap_or_default();
-        let names = cases.iter().filter_map(|case| case["name"].as_str());
-        Ok(names.map(str::to_owned).collect())
-    })
 }
 
 /// What differs, but for what is listed; and what is listed but gone, though the
