@@ -81,7 +81,7 @@ impl<V: Pod> Batched for Array<MapData, V> {
 }
 
 /// Puts elements, new or not, in this order. On an error those before the one
-/// that failed are there: E2BIG and ENOSPC say that the map is full.
+/// that failed are there: E2BIG says that the map is full.
 pub fn put<M: Batched>(
     map: &mut M,
     elements: impl IntoIterator<Item = (M::Key, M::Value)>,

@@ -141,14 +141,12 @@ impl KernelError {
     }
 }
 
-/// Whether the kernel says by this that a map is full: E2BIG of a hash map, ENOSPC
-/// of a trie.
+/// Whether the kernel says by this that a map is full, as a hash map is.
 fn full(error: &MapError) -> bool {
     let MapError::SyscallError(error) = error else {
         return false;
     };
-    let number = error.io_error.raw_os_error();
-    matches!(number, Some(libc::E2BIG | libc::ENOSPC))
+    error.io_error.raw_os_error() == Some(libc::E2BIG)
 }
 
 /// An error with all its causes: aya keeps the verifier's log in one of them.

@@ -56,9 +56,9 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: usize) -> Ma
         kind,
         key: size_of::<K>(),
         value: size_of::<V>(),
-        // The kernel makes tries and socket storage in no other way.
+        // The kernel makes socket storage in no other way.
         flags: match kind {
-            MapType::LpmTrie | MapType::SkStorage => BPF_F_NO_PREALLOC,
+            MapType::SkStorage => BPF_F_NO_PREALLOC,
             _ => 0,
         },
         max_entries,
