@@ -24,7 +24,7 @@ use crate::process;
 /// Objects in one apply, about.
 const CHUNK: u32 = 20_000;
 /// Prefixes of both families, twice: what is about to be replaced counts too.
-const EGRESS_LIMIT: &str = "egress=500000";
+const EGRESS_LIMITS: [&str; 2] = ["egress=500000", "egressPorts=500000"];
 /// The last byte of the first further address of the server; pods count from below.
 const SIBLINGS: u32 = 230;
 const PAUSE: Duration = Duration::from_secs(3);
@@ -54,7 +54,11 @@ impl<'a> Site<'a> {
         let outside = outside(node)?;
         let servers = [serve_in(&server)?, serve_in(&outside)?];
         let options = WeirOptions {
-            args: vec!["--map-limit".into(), EGRESS_LIMIT.into()],
+            args: EGRESS_LIMITS
+                .into_iter()
+                .flat_map(|limit| ["--map-limit", limit])
+                .map(str::to_owned)
+                .collect(),
             ..WeirOptions::default()
         };
         let weir = Weir::start_with(node, options)?;
