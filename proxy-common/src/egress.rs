@@ -12,7 +12,7 @@ use crate::id::{PolicySetId, PortTableId, RuleId};
 use crate::transport::Transport;
 
 /// Bits of `::ffff:0:0/96`, in which every IPv4 address lies.
-const V4_BITS: u32 = 96;
+pub const V4_BITS: u32 = 96;
 
 /// Key of `EGRESS`: a prefix of one policy set.
 #[repr(C)]

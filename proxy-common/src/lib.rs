@@ -34,7 +34,7 @@ pub use cells::{CELLS, Cells};
 pub use counter::Counter;
 pub use decide::{Decision, Reason, Tables, Verdict, decide};
 pub use egress::{
-    EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, Prefixes, longest,
+    EgressAction, EgressEntry, EgressKey, Lengths, PortEntry, PortKey, Prefixes, V4_BITS, longest,
 };
 pub use ending::{Counted, Ending, Note, Outcome, Payload, TcpState};
 pub use flow::{Event, EventKind, Flow, FlowKey};

@@ -10,13 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use proxy_common::{Addr, EgressAction, Port, PortEntry, RuleId, Transport};
+use proxy_common::{Addr, EgressAction, Port, PortEntry, RuleId, Transport, V4_BITS};
 
 use crate::config::object::{EgressProtocol, EgressRule, EgressTarget};
 use crate::snapshot::ids::PortTable;
-
-/// Bits of `::ffff:0:0/96`, in which every IPv4 address lies.
-const V4_BITS: u32 = 96;
 
 /// Prefix length in 128-bit terms, and the prefix.
 pub type Prefix = (u32, Addr);

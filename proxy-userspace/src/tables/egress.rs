@@ -5,7 +5,7 @@
 //! would find it.
 
 use imbl::OrdMap;
-use proxy_common::{EgressEntry, EgressKey, Lengths, PolicySetId, Prefixes};
+use proxy_common::{EgressEntry, EgressKey, Lengths, PolicySetId, Prefixes, V4_BITS};
 
 /// A length of a policy set's prefixes, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,8 +19,8 @@ impl Length {
     fn of(key: &EgressKey) -> Self {
         Self {
             policy_set: key.policy_set,
-            // What covers every IPv4 address is found by these alone.
-            is_v4: key.bits >= 96 && key.addr.is_v4(),
+            // A shorter one is of IPv6, though IPv4 lies within it as bits.
+            is_v4: key.bits >= V4_BITS && key.addr.is_v4(),
             bits: key.bits,
         }
     }
