@@ -104,6 +104,19 @@ pub(super) fn poll(socket: &Socket, events: PollFlags, limit: Duration) -> io::R
     Ok(flags(fds[0].revents().iter_names()))
 }
 
+/// Until the reset that is on its way is there, and whole: the kernel sets the
+/// error a moment before it ends the socket. What `poll` says of `events` then.
+pub(super) fn poll_reset(
+    socket: &Socket,
+    events: PollFlags,
+    limit: Duration,
+) -> io::Result<String> {
+    poll(socket, events, limit)?;
+    let now = || poll(socket, events, Duration::ZERO);
+    settle(|| now().is_ok_and(|names| names.contains("HUP")));
+    now()
+}
+
 /// Names of flags, or that there are none.
 pub(super) fn flags<T>(set: impl Iterator<Item = (&'static str, T)>) -> String {
     let names: Vec<&str> = set.map(|(name, _)| name).collect();

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use socket2::Socket;
 
 use super::Case;
-use super::call::{hear_all, heard, outcome, pattern, poll, recv, send, settle};
+use super::call::{hear_all, heard, outcome, pattern, poll, poll_reset, recv, send, settle};
 use super::remote::Conn;
 use super::scene::Scene;
 
@@ -30,6 +30,8 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const LIMIT: Duration = Duration::from_secs(3);
+/// What `poll` says anyway.
+const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
 const SOME: usize = 200_000;
 /// For so long nobody reads: more than it takes to come through.
 const STALLED: Duration = Duration::from_millis(100);
@@ -104,7 +106,8 @@ fn unread_by_peer(scene: &Scene) -> Result<()> {
     send(&socket, b"unread")?;
     std::thread::sleep(Duration::from_millis(50));
     conn.close()?;
-    scene.note("poll for IN", poll(&socket, PollFlags::IN, LIMIT)?);
+    let ready = poll_reset(&socket, PollFlags::IN, LIMIT)?;
+    scene.note("poll for IN", ready);
     scene.note("receive", heard(recv(&socket, 8)));
     scene.note("receive, once more", heard(recv(&socket, 8)));
     Ok(())
@@ -124,7 +127,7 @@ fn reset_by_application(scene: &Scene) -> Result<()> {
 fn reset_by_peer(scene: &Scene) -> Result<()> {
     let (socket, conn) = scene.connected()?;
     conn.abort()?;
-    poll(&socket, PollFlags::IN, LIMIT)?;
+    poll_reset(&socket, PollFlags::IN, LIMIT)?;
     scene.note("send", outcome(send(&socket, b"?")));
     scene.note("send, once more", outcome(send(&socket, b"?")));
     scene.note("receive", heard(recv(&socket, 8)));
@@ -137,7 +140,7 @@ fn data_before_reset(scene: &Scene) -> Result<()> {
     conn.say(b"last words")?;
     settle(|| rustix::io::ioctl_fionread(&socket).is_ok_and(|len| len == 10));
     conn.abort()?;
-    scene.note("poll for the reset", until_reset(&socket)?);
+    scene.note("poll for the reset", poll_reset(&socket, FAILED, LIMIT)?);
     scene.note("receive", hear_all(&socket, Duration::ZERO));
     let (socket, conn) = scene.connected()?;
     send(&socket, b"last words")?;
@@ -165,23 +168,13 @@ fn reset_half_closed(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Until the reset that the first write meets is there, and whole: the kernel
-/// sets the error a moment before it ends the socket.
-fn until_reset(socket: &Socket) -> Result<String> {
-    let failed = PollFlags::ERR | PollFlags::HUP;
-    poll(socket, failed, LIMIT)?;
-    let now = || poll(socket, failed, Duration::ZERO);
-    settle(|| now().is_ok_and(|names| names.contains("HUP")));
-    Ok(now()?)
-}
-
 /// The first write after the peer's close is taken, and answered by a reset.
 fn write_to_closed_peer(scene: &Scene) -> Result<()> {
     let (socket, conn) = scene.connected()?;
     conn.close()?;
     poll(&socket, PollFlags::RDHUP, LIMIT)?;
     scene.note("send", outcome(send(&socket, b"first")));
-    scene.note("poll for the reset", until_reset(&socket)?);
+    scene.note("poll for the reset", poll_reset(&socket, FAILED, LIMIT)?);
     scene.note("send, once more", outcome(send(&socket, b"second")));
     scene.note("receive", heard(recv(&socket, 8)));
     Ok(())

@@ -9,7 +9,7 @@ use rustix::event::PollFlags;
 use socket2::{Socket, TcpKeepalive};
 
 use super::Case;
-use super::call::{fault, heard, outcome, poll, recv, send};
+use super::call::{fault, heard, outcome, poll, poll_reset, recv, send};
 use super::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
@@ -48,7 +48,8 @@ fn closed_nonblocking(scene: &Scene) -> Result<()> {
     scene.note("connect", outcome(connected));
     // Not for OUT: that a proxy's connect succeeds first is seen in `dead/closed`.
     let limit = Duration::from_secs(5);
-    scene.note("poll for IN", poll(&socket, PollFlags::IN, limit)?);
+    let ready = poll_reset(&socket, PollFlags::IN, limit)?;
+    scene.note("poll for IN", ready);
     scene.note("SO_ERROR", pending(&socket));
     scene.note("SO_ERROR, once more", pending(&socket));
     Ok(())

@@ -11,14 +11,14 @@ use rustix::event::{PollFlags, Timespec};
 use socket2::Socket;
 
 use super::Case;
-use super::call::{fault, flags, heard, outcome, poll, recv, send, settle};
+use super::call::{fault, flags, heard, outcome, poll, poll_reset, recv, send, settle};
 use super::remote::Conn;
 use super::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("events/limits", limits),
     Case::new("events/poll", poll_through_life),
-    Case::new("events/poll-reset", poll_reset),
+    Case::new("events/poll-reset", poll_after_reset),
     Case::new("events/epoll-level", |scene| {
         by_epoll(scene, EventFlags::empty())
     }),
@@ -75,10 +75,10 @@ fn poll_through_life(scene: &Scene) -> Result<()> {
 }
 
 /// What `poll` says of a reset, and which call gets the error.
-fn poll_reset(scene: &Scene) -> Result<()> {
+fn poll_after_reset(scene: &Scene) -> Result<()> {
     let (socket, conn) = scene.connected()?;
     conn.abort()?;
-    poll(&socket, PollFlags::IN, LIMIT)?;
+    poll_reset(&socket, PollFlags::IN, LIMIT)?;
     scene.note("poll after the reset", poll(&socket, all(), BRIEF)?);
     scene.note("receive", heard(recv(&socket, 8)));
     scene.note("receive, once more", heard(recv(&socket, 8)));

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use socket2::Socket;
 
 use super::Case;
-use super::call::{outcome, poll, settle};
+use super::call::{outcome, poll, poll_reset, settle};
 use super::scene::Scene;
 use super::socket_options::state;
 use super::table::{Row, listed_as};
@@ -70,7 +70,8 @@ fn closed_last(scene: &Scene) -> Result<()> {
 fn reset(scene: &Scene) -> Result<()> {
     let (socket, conn) = scene.connected()?;
     conn.abort()?;
-    scene.note("poll for IN", poll(&socket, PollFlags::IN, LIMIT)?);
+    let ready = poll_reset(&socket, PollFlags::IN, LIMIT)?;
+    scene.note("poll for IN", ready);
     told(scene, "after the reset", &socket, "CLOSE");
     Ok(())
 }
