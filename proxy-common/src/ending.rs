@@ -57,7 +57,7 @@ pub struct Note {
     pub flow: Flow,
     /// Where the connection was sent: the endpoint that was chosen, or weir's listener.
     pub to: Addr,
-    /// Its port; 0: the connection has ended.
+    /// Its port.
     pub to_port: Port,
     /// Whether the peer's FIN is among the bytes that TCP counts as received.
     fin_received: u8,
@@ -65,8 +65,10 @@ pub struct Note {
     pub handed: u8,
     /// 1: `to` is an endpoint; 0: it is weir's listener.
     balanced: u8,
+    /// 1: the hooks are told when the connection closes.
+    watched: u8,
     /// Always 0.
-    pub pad2: [u8; 3],
+    pub pad2: [u8; 2],
     /// When `connect()` was called, in nanoseconds of the monotonic clock.
     pub started: u64,
     /// What was received when our FIN was acknowledged before the peer's came.
@@ -116,7 +118,8 @@ impl Note {
             fin_received: 0,
             handed: 0,
             balanced: 0,
-            pad2: [0; 3],
+            watched: 0,
+            pad2: [0; 2],
             started: 0,
             received_before: 0,
         }
@@ -148,18 +151,23 @@ impl Note {
     #[inline(always)]
     pub const fn is_of(&self, peer: Destination) -> bool {
         let (own, other) = (self.to.words(), peer.addr.words());
-        self.to_port.0 != 0
-            && self.to_port.0 == peer.port.0
+        self.to_port.0 == peer.port.0
             && own[3] == other[3]
             && own[2] == other[2]
             && own[1] == other[1]
             && own[0] == other[0]
     }
 
-    /// The connection has ended: the note is of no other.
+    /// The hooks will be told when the connection closes.
     #[inline(always)]
-    pub const fn end(&mut self) {
-        self.to_port = Port(0);
+    pub const fn watch(&mut self) {
+        self.watched = 1;
+    }
+
+    /// Whether they will be: until then the note is the connection's.
+    #[inline(always)]
+    pub const fn is_watched(&self) -> bool {
+        self.watched != 0
     }
 
     /// Notes what a change of state, other than to CLOSE, says about FINs.

@@ -25,14 +25,15 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
 use core::ptr::{from_mut, from_ref, null_mut};
 use proxy_common::{
-    AddressKey, Counter, Extent, Handed, NetnsCookie, NodeConfig, Note, OfferKey, Partner, Seat,
-    Stage, TcpState,
+    AddressKey, Counter, Extent, Handed, NetnsCookie, NodeConfig, OfferKey, Partner, Seat, Stage,
+    TcpState,
 };
 
 use crate::context::workload;
 use crate::flow::{End, addr, port, socket};
 use crate::maps::{self, count};
 use crate::multipath::above;
+use crate::note;
 
 /// weir itself is about to dial for a pod: notes that, if anybody accelerates.
 #[inline(always)]
@@ -91,7 +92,7 @@ fn dialling(ctx: &SockOpsContext) {
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // Of a balanced connection nobody but the hooks counts the bytes. The end
     // of its socket gives the place up, also if it gets no further than this.
-    let is_counted = if let Some(note) = note(sk).filter(|note| note.is_balanced()) {
+    let is_counted = if let Some(note) = note::of(ctx).filter(|note| note.is_balanced()) {
         let nothing = Handed::default();
         if maps::HANDED.insert(cookie, nothing, 0).is_err() {
             return count(Counter::AccelerationRefused);
@@ -109,19 +110,6 @@ fn dialling(ctx: &SockOpsContext) {
     }
 }
 
-/// What `connect` noted on the socket.
-#[inline(always)]
-fn note(sk: *mut bpf_sock) -> Option<&'static mut Note> {
-    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks. The
-    // note lives as long as the socket, which is locked here.
-    unsafe {
-        let map = from_ref(&maps::NOTES).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0)
-            .cast::<Note>()
-            .as_mut()
-    }
-}
-
 /// Where the connection will be accepted, if both ends take part; a workload
 /// that does not want it is not even counted.
 #[inline(always)]
@@ -136,7 +124,7 @@ fn accepting_netns(
     if !extent.covers(source.acceleration()) {
         return None;
     }
-    let to = match note(sk) {
+    let to = match note::of(ctx) {
         Some(note) if !note.is_balanced() => Some(own),
         None if !is_upstream => return None,
         _ => {

@@ -22,13 +22,14 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use core::ptr::{from_mut, from_ref, null_mut};
+use core::ptr::{from_mut, from_ref};
 use proxy_common::{
     Addr, Counter, Destination, Flow, FlowKey, NetnsCookie, Note, Port, TcpState, WorkloadId,
 };
 
 use crate::ending;
 use crate::maps::{self, count};
+use crate::note;
 
 const AF_INET6: u32 = 10;
 const EEXIST: i32 = -17;
@@ -64,6 +65,9 @@ fn connecting(ctx: &SockOpsContext) {
     // Without this flag CLOSE would not be seen and the entry would stay.
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     let is_watched = ctx.set_cb_flags(flags.cast_signed()).is_ok();
+    if is_watched {
+        note.watch();
+    }
     if note.is_balanced() {
         if !is_watched {
             count(Counter::EndingsLost);
@@ -108,10 +112,8 @@ fn moved(ctx: &SockOpsContext) {
         _ if new == TcpState::Close => closed(ctx),
         _ => {}
     }
-    if let Some(note) = note
-        && new == TcpState::Close
-    {
-        note.end();
+    if note.is_some() && new == TcpState::Close {
+        note::end(ctx);
     }
 }
 
@@ -119,23 +121,11 @@ fn moved(ctx: &SockOpsContext) {
 /// unenrolled dials past the hook that forgets an earlier dial.
 #[inline(always)]
 fn note(ctx: &SockOpsContext) -> Option<&'static mut Note> {
-    let sk = socket(ctx);
-    if sk.is_null() {
-        return None;
-    }
-    // SAFETY: `sk` is a valid socket; a null value without CREATE only looks.
-    // The note lives as long as the socket, which is locked here.
-    let note = unsafe {
-        let map = from_ref(&maps::NOTES).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), null_mut(), 0)
-            .cast::<Note>()
-            .as_mut()
-    };
     let peer = Destination {
         addr: addr(ctx, End::Remote),
         port: port(ctx, End::Remote),
     };
-    note.filter(|note| note.is_of(peer))
+    note::of(ctx).filter(|note| note.is_of(peer))
 }
 
 /// The accepted socket exists: it gets the flow. Most sockets of a node are none of

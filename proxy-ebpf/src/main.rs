@@ -99,7 +99,7 @@ fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
     datagram::receive(&ctx, Family::V6)
 }
 
-/// Forgets a UDP socket that is closed.
+/// Forgets a socket that is closed.
 #[cgroup_sock(sock_release)]
 fn weir_release(ctx: SockContext) -> i32 {
     release::run(&ctx)

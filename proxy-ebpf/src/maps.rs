@@ -15,7 +15,8 @@
 //! | `PENDING` | daemon (creates), `sock_ops` (counts) | `connect`; daemon | daemon |
 //! | `PENDING_TOTAL` | `sock_ops` | `connect`, `sock_ops` | – |
 //! | `FLOWS` | `sock_ops` at SYN | `sock_ops`; daemon, which counts them | `sock_ops`, at accept, CLOSE or a SYN of the same key |
-//! | `NOTES` | `connect`, `sock_ops`, `weir_accelerate` | these, `sendmsg`, `getpeername` | `connect`, or with the socket |
+//! | `NOTES` | `connect`, `sock_ops`, `weir_accelerate` | these, `sendmsg`, `getpeername` | `connect`, `sock_ops` at CLOSE, `sock_release` |
+//! | `SOCKET_NOTES` | the same | the same | `connect`, `sock_ops` at CLOSE, or with the socket |
 //! | `TALKS` | `connect`, `sendmsg` | these, `recvmsg` | with the socket |
 //! | `TOLD` | `connect`, `sendmsg`, fence | the same | with the socket |
 //! | `PEERS` | `connect` | daemon | `connect`, `sock_release` |
@@ -94,8 +95,12 @@ pub static PENDING_TOTAL: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, 65_536> = HashMap::new();
 
+/// By the socket's cookie.
 #[btf_map]
-pub static NOTES: SkStorage<Note> = SkStorage::new();
+pub static NOTES: HashMap<u64, Note, 65_536> = HashMap::new();
+
+#[btf_map]
+pub static SOCKET_NOTES: SkStorage<Note> = SkStorage::new();
 
 #[btf_map]
 pub static TALKS: SkStorage<Talking> = SkStorage::new();

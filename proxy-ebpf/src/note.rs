@@ -1,49 +1,45 @@
-//! What `connect()` notes on its socket: whom the application dialled.
+//! What `connect()` notes of its socket: whom the application dialled.
 //!
-//! Of Multipath TCP the socket that dials is a subflow, and the application holds
-//! another one above it, which answers for its names. Both carry the note, and both
-//! lose it.
+//! A note stands in `NOTES`, by the socket's cookie, where room is there from the
+//! start: storage on the socket itself would be two allocations for each connect.
+//! Only what cannot be there is on the socket (`SOCKET_NOTES`): what finds `NOTES`
+//! full, and Multipath TCP. There the socket that dials is a subflow, which nobody
+//! releases, and the application holds another one above it, which answers for its
+//! names; both carry the note. A socket has it in one of the two places.
+//!
+//! Every hook that is here holds the socket's lock, so a note is changed and taken
+//! away by one of them at a time. It leaves `NOTES` when the dial is forgotten, when
+//! the connection closes, or with the socket if nobody watches the connection.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_sk_storage_delete, bpf_sk_storage_get,
+};
+use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use core::ffi::c_void;
 use core::ptr::{from_mut, from_ref, null_mut};
 use proxy_common::{Destination, Note};
 
 use crate::context::raw;
+use crate::flow;
 use crate::maps;
 use crate::multipath::above;
 
-/// Notes on the socket; false: there is no memory for it.
+/// Notes of the socket; false: there is no memory for it.
 #[inline(always)]
 pub fn write(ctx: &SockAddrContext, note: &mut Note) -> bool {
-    // SAFETY: the helper copies `note`; the map is of this value type.
-    let stored = unsafe { maps::NOTES.get_or_insert_ptr_mut(ctx, Some(note)) };
-    if stored.is_null() {
-        return false;
-    }
     let above = above(socket(ctx));
     if above.is_null() {
-        return true;
+        return maps::NOTES.insert(cookie(ctx), *note, 0).is_ok() || put(socket(ctx).cast(), note);
     }
-    // SAFETY: `above` is a valid socket, the helper copies `note`.
-    let stored = unsafe {
-        bpf_sk_storage_get(
-            map(),
-            above,
-            from_mut(note).cast(),
-            BPF_SK_STORAGE_GET_F_CREATE.into(),
-        )
-    };
-    !stored.is_null()
+    put(socket(ctx).cast(), note) && put(above, note)
 }
 
-/// What is noted on the socket. It may be of an earlier dial: see [`Note::is_of`].
+/// What is noted of the socket. It may be of an earlier dial: see [`Note::is_of`].
 #[inline(always)]
 pub fn read(ctx: &SockAddrContext) -> Option<&'static Note> {
-    // SAFETY: `ctx` holds a valid socket; the value lives as long as it does.
-    unsafe { maps::NOTES.get_ptr_mut(ctx).as_ref() }
+    find(ctx, socket(ctx)).map(|note| &*note)
 }
 
 /// Whether `to` is what the socket's last `connect` was sent to.
@@ -52,22 +48,102 @@ pub fn is_of(ctx: &SockAddrContext, to: Destination) -> bool {
     read(ctx).is_some_and(|note| note.is_of(to))
 }
 
-/// A socket can dial again after `AF_UNSPEC`: what it noted then is void now. A
-/// subflow that joins later has noted nothing, and so takes no name away.
+/// A socket can dial again after a dial that failed, or after `AF_UNSPEC`: what was
+/// noted then is void now. A subflow that joins later has noted nothing, and so takes
+/// no name away.
 #[inline(always)]
 pub fn forget(ctx: &SockAddrContext) {
-    // SAFETY: both are valid sockets; a null value without CREATE only looks, which
-    // is all that a first dial pays for.
-    unsafe {
-        if bpf_sk_storage_get(map(), socket(ctx).cast(), null_mut(), 0).is_null() {
-            return;
-        }
-        bpf_sk_storage_delete(map(), socket(ctx).cast());
-        let above = above(socket(ctx));
-        if !above.is_null() {
-            bpf_sk_storage_delete(map(), above);
-        }
+    // Only looked for, which is all that a first dial pays for.
+    if find(ctx, socket(ctx)).is_some() {
+        discard(ctx, socket(ctx));
     }
+    // The subflow's own may have gone when it was closed.
+    let above = above(socket(ctx));
+    if !above.is_null() {
+        take(above);
+    }
+}
+
+/// What is noted of the connection that a callback is about.
+#[inline(always)]
+pub fn of(ctx: &SockOpsContext) -> Option<&'static mut Note> {
+    let sk = flow::socket(ctx);
+    if sk.is_null() {
+        return None;
+    }
+    find(ctx, sk)
+}
+
+/// The connection is closed. Of Multipath TCP the socket above goes on.
+#[inline(always)]
+pub fn end(ctx: &SockOpsContext) {
+    let sk = flow::socket(ctx);
+    if !sk.is_null() {
+        discard(ctx, sk);
+    }
+}
+
+/// The application has closed the socket. A connection that is watched keeps its note
+/// until it is closed too.
+#[inline(always)]
+pub fn release(ctx: &SockContext) {
+    let cookie = cookie(ctx);
+    // SAFETY: read at once, under the socket's lock or by its last holder.
+    if (unsafe { maps::NOTES.get(cookie) }).is_some_and(|note| !note.is_watched()) {
+        let _gone = maps::NOTES.remove(cookie);
+    }
+}
+
+/// The note of a valid socket, which is the one of the context.
+#[inline(always)]
+fn find(ctx: &impl EbpfContext, sk: *mut bpf_sock) -> Option<&'static mut Note> {
+    // SAFETY: both places keep the value until a hook that holds the socket's lock, as
+    // this one does, takes it away. `sk` is a valid socket; a null value without CREATE
+    // only looks.
+    unsafe {
+        if let Some(note) = maps::NOTES.get_ptr_mut(cookie(ctx)) {
+            return note.as_mut();
+        }
+        bpf_sk_storage_get(on_sockets(), sk.cast(), null_mut(), 0)
+            .cast::<Note>()
+            .as_mut()
+    }
+}
+
+/// Takes the note of the context's socket, `sk`, from where it is.
+#[inline(always)]
+fn discard(ctx: &impl EbpfContext, sk: *mut bpf_sock) {
+    if maps::NOTES.remove(cookie(ctx)).is_err() {
+        take(sk.cast());
+    }
+}
+
+/// Puts the note on a valid socket; false: there is no memory for it.
+#[inline(always)]
+fn put(sk: *mut c_void, note: &mut Note) -> bool {
+    // SAFETY: `sk` is a valid socket, the helper copies `note`.
+    let stored = unsafe {
+        bpf_sk_storage_get(
+            on_sockets(),
+            sk,
+            from_mut(note).cast(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+    };
+    !stored.is_null()
+}
+
+/// Takes the note off a valid socket, if one is there.
+#[inline(always)]
+fn take(sk: *mut c_void) {
+    // SAFETY: `sk` is a valid socket; deleting nothing is an error that means nothing.
+    unsafe { bpf_sk_storage_delete(on_sockets(), sk) };
+}
+
+#[inline(always)]
+fn cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: any context is a valid argument of this helper.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 #[inline(always)]
@@ -77,6 +153,6 @@ fn socket(ctx: &SockAddrContext) -> *mut bpf_sock {
 }
 
 #[inline(always)]
-fn map() -> *mut c_void {
-    from_ref(&maps::NOTES).cast_mut().cast()
+fn on_sockets() -> *mut c_void {
+    from_ref(&maps::SOCKET_NOTES).cast_mut().cast()
 }

@@ -1,5 +1,6 @@
-//! `cgroup/sock_release`: a UDP socket that was sent to an endpoint is closed,
-//! and nobody has to wake it any more. Sockets of other protocols pay nothing.
+//! `cgroup/sock_release`: the application closes its socket. Of a UDP socket that
+//! was sent to an endpoint nobody has to be woken any more, and a note of a dial that
+//! got nowhere is nobody's.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
@@ -8,10 +9,12 @@ use proxy_common::Transport;
 
 use crate::context::ALLOW;
 use crate::maps;
+use crate::note;
 
-/// Forgets the socket's peer, if it has one; the value is the hook's return value.
+/// Forgets the socket's peer and note, if it has them; the value is the hook's return value.
 #[inline(always)]
 pub fn run(ctx: &SockContext) -> i32 {
+    note::release(ctx);
     // SAFETY: the kernel hands over a valid socket.
     let protocol = unsafe { (*ctx.sock).protocol };
     if Transport::from_protocol(protocol) == Some(Transport::Udp) {

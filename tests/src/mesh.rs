@@ -125,13 +125,23 @@ pub fn accelerating<'a>(node: &'a Node, mode: &str) -> (Weir<'a>, Pod, Pod) {
         ],
     ));
     // Canaries are accelerated too: let them come through before anybody counts.
-    eventually("both pods are captured", Duration::from_secs(10), || {
+    captured(&weir, 2);
+    (weir, client, server)
+}
+
+/// Waits until the canaries of `pods` pods have come through.
+///
+/// # Panics
+/// If they do not within ten seconds.
+pub fn captured(weir: &Weir<'_>, pods: usize) {
+    eventually("the pods are captured", Duration::from_secs(10), || {
         let workloads = weir.json(&["workloads"]);
         let items = workloads["items"].as_array().cloned().unwrap_or_default();
-        let captured = items.iter().filter(|item| item["captured"] == true).count();
-        (captured == 2).then_some(()).ok_or(workloads.to_string())
+        let captured = items.iter().filter(|item| item["captured"] == true);
+        (captured.count() == pods)
+            .then_some(())
+            .ok_or(workloads.to_string())
     });
-    (weir, client, server)
 }
 
 /// What weir counts of acceleration.

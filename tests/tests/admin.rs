@@ -200,7 +200,7 @@ fn status_tells_of_every_map() {
     assert_eq!(maps.len(), pinned.len(), "{status}");
     let uncounted = |name: &str| {
         let of_sockets = [
-            "NOTES",
+            "SOCKET_NOTES",
             "TALKS",
             "TOLD",
             "ACCEPTED",

@@ -1,5 +1,5 @@
 //! A hundred thousand short connections in each verdict leave nothing behind:
-//! no pending flow, no descriptor.
+//! no pending flow, no note, no descriptor.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use proxy_common::{Flow, FlowKey, WorkloadId};
+use proxy_common::{Flow, FlowKey, Note, WorkloadId};
 use testbed::agent::proto::Service;
 use testbed::docs::service;
 use testbed::{Node, Pod, Weir};
@@ -60,8 +60,8 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod) {
 }
 
 /// What is pending: entries of `FLOWS`, and what is counted of them for each
-/// workload and for the node; all read from their pins.
-fn pending(node: &Node) -> (usize, Vec<u64>, u64) {
+/// workload and for the node; and entries of `NOTES`. All are read from their pins.
+fn pending(node: &Node) -> (usize, Vec<u64>, u64, usize) {
     let map = |name| {
         let pin = node.bpffs().join("weir/maps").join(name);
         MapData::from_pin(pin).unwrap()
@@ -70,7 +70,10 @@ fn pending(node: &Node) -> (usize, Vec<u64>, u64) {
     let own: HashMap<_, WorkloadId, u64> = Map::HashMap(map("PENDING")).try_into().unwrap();
     let total: Array<_, u64> = Map::Array(map("PENDING_TOTAL")).try_into().unwrap();
     let own = own.iter().map(|entry| entry.unwrap().1).collect();
-    (flows.keys().count(), own, total.get(&0, 0).unwrap())
+    let notes: HashMap<_, u64, [u8; size_of::<Note>()]> =
+        Map::HashMap(map("NOTES")).try_into().unwrap();
+    let total = total.get(&0, 0).unwrap();
+    (flows.keys().count(), own, total, notes.keys().count())
 }
 
 fn descriptors(weir: &Weir<'_>) -> usize {
@@ -106,7 +109,7 @@ fn short_connections_leave_nothing_behind() {
     hammered(&client, proxied6(), "OK");
     testbed::eventually("nothing is left", SETTLE, || {
         let (pending, descriptors) = (pending(&node), descriptors(&weir));
-        (pending == (0, vec![0; 2], 0) && descriptors == before)
+        (pending == (0, vec![0; 2], 0, 0) && descriptors == before)
             .then_some(())
             .ok_or_else(|| format!("pending {pending:?}, descriptors {descriptors} of {before}"))
     });

@@ -88,7 +88,7 @@ const fn ring(name: &'static str, bytes: usize) -> MapSpec {
 pub const OLDER_MAX: usize = 65_536;
 
 /// Every map of `proxy-ebpf/src/maps.rs`.
-pub const SPECS: [MapSpec; 32] = [
+pub const SPECS: [MapSpec; 33] = [
     spec::<u32, u32>("ABI", MapType::Array, 1),
     spec::<u32, NodeConfig>("NODE", MapType::Array, 1),
     spec::<u32, Beat>("BEAT", MapType::Array, 1),
@@ -105,7 +105,8 @@ pub const SPECS: [MapSpec; 32] = [
     spec::<WorkloadId, u64>("PENDING", MapType::Hash, 4_096),
     spec::<u32, u64>("PENDING_TOTAL", MapType::Array, 1),
     spec::<FlowKey, Flow>("FLOWS", MapType::Hash, 65_536),
-    spec::<u32, Note>("NOTES", MapType::SkStorage, 0),
+    spec::<u64, Note>("NOTES", MapType::Hash, 65_536),
+    spec::<u32, Note>("SOCKET_NOTES", MapType::SkStorage, 0),
     spec::<u32, Talking>("TALKS", MapType::SkStorage, 0),
     spec::<u32, Told>("TOLD", MapType::SkStorage, 0),
     grows::<u64, Peer>("PEERS", 65_536),

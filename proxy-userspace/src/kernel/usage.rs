@@ -5,7 +5,7 @@ use std::path::Path;
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError};
-use proxy_common::{Handed, Heard, HeardKey, Peer};
+use proxy_common::{Handed, Heard, HeardKey, Note, Peer};
 
 use super::Kernel;
 use super::limits::TableMap;
@@ -60,6 +60,9 @@ impl Kernel {
             "SEATS" => counted(maps.seats.keys(), limit),
             "PEERS" => {
                 self.of_hooks::<u64, { size_of::<Peer>() }>(spec.name, Map::HashMap, limit)?
+            }
+            "NOTES" => {
+                self.of_hooks::<u64, { size_of::<Note>() }>(spec.name, Map::HashMap, limit)?
             }
             "HEARD" => self.of_hooks::<HeardKey, { size_of::<Heard>() }>(
                 spec.name,
