@@ -1,5 +1,4 @@
-//! What `connect` notes of a socket is there for as long as it is of use, whatever
-//! becomes of the socket, and with more sockets than there is room for notes.
+//! Notes: what `connect` notes of a socket is there as long as it is of use, and no longer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
