@@ -121,6 +121,10 @@ fn changed<'a, T: PartialEq>(
 
 /// Every address means one thing: a port of one service, or one workload.
 fn addresses(objects: &Objects, former: &Objects, findings: &mut Findings) {
+    // As a rule, and of many objects each costs a look.
+    if !objects.index().inventory.has_shared_addresses() {
+        return;
+    }
     let changed = Newcomers {
         workloads: changed(&former.workloads, &objects.workloads),
         services: changed(&former.services, &objects.services),
