@@ -138,6 +138,12 @@ impl Ids {
 }
 
 impl EgressIds {
+    /// Makes room for so many rules more, each with a port table of its own.
+    pub fn expect(&mut self, rules: usize) {
+        self.rules.by_name.reserve(rules);
+        self.port_tables.by_name.reserve(rules);
+    }
+
     /// Of an egress rule.
     pub fn rule(&mut self, name: &ObjectName) -> RuleId {
         RuleId(self.rules.of(name))
