@@ -188,3 +188,40 @@ impl InventoryIndex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::object::Labels;
+
+    fn workload(name: &str, addresses: &[&str]) -> Arc<Workload> {
+        Arc::new(Workload {
+            name: ObjectName::new("default", name),
+            labels: Labels::new(),
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ready: true,
+            network: String::new(),
+            node: None,
+            local: None,
+            accelerate: None,
+        })
+    }
+
+    #[test]
+    fn an_address_is_shared_as_long_as_two_have_it() {
+        let three = [
+            workload("a", &["10.0.0.1", "fd00::1"]),
+            workload("b", &["10.0.0.1"]),
+            workload("c", &["10.0.0.1", "10.0.0.2"]),
+        ];
+        let mut index = InventoryIndex::default();
+        for (workload, shared) in three.iter().zip([false, true, true]) {
+            index.add_workload(workload);
+            assert_eq!(index.has_shared_addresses(), shared);
+        }
+        for (workload, shared) in three.iter().zip([true, false, false]) {
+            index.remove_workload(workload);
+            assert_eq!(index.has_shared_addresses(), shared);
+        }
+    }
+}
