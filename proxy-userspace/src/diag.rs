@@ -14,7 +14,8 @@ use nix::libc::{AF_INET, AF_INET6};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
 use proxy_common::Transport;
 
-/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
+/// `TCPDIAG_GETSOCK`, `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
+const TCP_OF_ALL: u16 = 18;
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// `NLM_F_REQUEST | NLM_F_DUMP` and `NLM_F_REQUEST | NLM_F_ACK`.
@@ -179,14 +180,21 @@ impl Diag {
 
     /// The sockets of both families in these states.
     fn list(&self, transport: Transport, states: u32) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for family in [AF_INET, AF_INET6] {
+        let of_family = |family| {
             let asked = Asked {
                 transport,
                 family: u8::try_from(family).unwrap_or(0),
                 states,
             };
-            let request = request(BY_FAMILY, DUMP, asked, &[0; ID]);
+            request(BY_FAMILY, DUMP, asked, &[0; ID])
+        };
+        let requests = match transport {
+            // Each list is a walk through the table that all namespaces share.
+            Transport::Tcp => vec![tcp_request(states)],
+            Transport::Udp => [AF_INET, AF_INET6].map(of_family).to_vec(),
+        };
+        let mut entries = Vec::new();
+        for request in requests {
             self.dump(&request, |body| {
                 entries.extend(entry(transport, body));
                 entries.len() <= SOCKETS_MAX
@@ -205,7 +213,9 @@ impl Diag {
                 match kind {
                     DONE => return Ok(()),
                     ERROR => return refused(body),
-                    BY_FAMILY if !take(body) => return Err(io::ErrorKind::InvalidData.into()),
+                    TCP_OF_ALL | BY_FAMILY if !take(body) => {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
                     _ => {}
                 }
             }
@@ -233,19 +243,36 @@ struct Asked {
 
 /// `nlmsghdr` and `inet_diag_req_v2`.
 fn request(kind: u16, flags: u16, asked: Asked, id: &[u8; ID]) -> Vec<u8> {
-    let length = HEADER + 8 + ID;
-    let mut request = Vec::with_capacity(length);
-    let length = u32::try_from(length).unwrap_or(0);
-    request.extend(length.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    // Sequence and port: one question at a time needs neither.
-    request.extend([0; 8]);
+    let mut request = header(kind, flags, 8 + ID);
     let protocol = u8::try_from(asked.transport.number()).unwrap_or(0);
     request.extend([asked.family, protocol, 0, 0]);
     request.extend(asked.states.to_ne_bytes());
     request.extend(id);
     request
+}
+
+/// `nlmsghdr` and `inet_diag_req`, the older form: it speaks of TCP alone, and is
+/// the one that the kernel answers for both families at once.
+fn tcp_request(states: u32) -> Vec<u8> {
+    let mut request = header(TCP_OF_ALL, DUMP, 4 + ID + 8);
+    // The family is not looked at.
+    request.extend([0; 4 + ID]);
+    request.extend(states.to_ne_bytes());
+    request.extend([0; 4]);
+    request
+}
+
+/// `nlmsghdr`, before `body` bytes.
+fn header(kind: u16, flags: u16, body: usize) -> Vec<u8> {
+    let length = HEADER + body;
+    let mut header = Vec::with_capacity(length);
+    let length = u32::try_from(length).unwrap_or(0);
+    header.extend(length.to_ne_bytes());
+    header.extend(kind.to_ne_bytes());
+    header.extend(flags.to_ne_bytes());
+    // Sequence and port: one question at a time needs neither.
+    header.extend([0; 8]);
+    header
 }
 
 /// Kind and body of each message.
@@ -311,6 +338,19 @@ mod tests {
             SockProtocol::NetlinkSockDiag,
         );
         Diag::new(socket.unwrap())
+    }
+
+    #[test]
+    fn both_families_are_listed() {
+        for (address, family) in [("127.0.0.1:0", AF_INET), ("[::1]:0", AF_INET6)] {
+            let listener = TcpListener::bind(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let entries = diag().list(Transport::Tcp, 1 << LISTEN).unwrap();
+            let found = entries.iter().find(|entry| entry.local_port == port);
+            let found = found.unwrap_or_else(|| panic!("{address}"));
+            assert_eq!(i32::from(found.connection.family), family);
+            assert_eq!(found.state, LISTEN);
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn list(view: &View, kind: Kind, mut query: Query) -> Answer {
     let wanted = |object: &Object| {
         namespace
             .as_ref()
-            .is_none_or(|namespace| object.name().namespace == *namespace)
+            .is_none_or(|namespace| *object.name().namespace == **namespace)
             && selector
                 .as_ref()
                 .is_none_or(|selector| selector.selects(object.labels()))

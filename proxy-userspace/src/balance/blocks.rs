@@ -6,10 +6,11 @@
 //! rests for [`GRACE`] first. Blocks of an earlier process are known by what
 //! the kernel's tables name, and treated alike.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use proxy_common::{Block, BlockGeneration, EndpointSlot};

@@ -36,7 +36,7 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
     let mut document = json!({
         "apiVersion": Kind::Workload.api_version(),
         "kind": Kind::Workload.as_str(),
-        "metadata": { "name": name.name, "namespace": name.namespace, "labels": labels },
+        "metadata": { "name": &*name.name, "namespace": &*name.namespace, "labels": labels },
         "spec": {
             "addresses": addresses,
             "netns": netns,

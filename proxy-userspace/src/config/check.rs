@@ -121,6 +121,10 @@ fn changed<'a, T: PartialEq>(
 
 /// Every address means one thing: a port of one service, or one workload.
 fn addresses(objects: &Objects, former: &Objects, findings: &mut Findings) {
+    // As a rule, and of many objects each costs a look.
+    if !objects.index().inventory.has_shared_addresses() {
+        return;
+    }
     let changed = Newcomers {
         workloads: changed(&former.workloads, &objects.workloads),
         services: changed(&former.services, &objects.services),
@@ -230,7 +234,7 @@ fn services(objects: &Objects, findings: &mut Findings) {
 
 fn mesh_configs(objects: &Objects, findings: &mut Findings) {
     for name in objects.mesh_configs.keys() {
-        if name.name != "default"
+        if *name.name != *"default"
             && !is_inhabited(&objects.services, &name.name)
             && !is_inhabited(&objects.workloads, &name.name)
         {
@@ -243,7 +247,7 @@ fn mesh_configs(objects: &Objects, findings: &mut Findings) {
 /// Whether one of the objects is in the namespace.
 fn is_inhabited<T>(objects: &OrdMap<ObjectName, Arc<T>>, namespace: &str) -> bool {
     let first = objects.range(ObjectName::new(namespace, "")..).next();
-    first.is_some_and(|(name, _)| name.namespace == namespace)
+    first.is_some_and(|(name, _)| *name.namespace == *namespace)
 }
 
 #[cfg(test)]

@@ -61,7 +61,9 @@ impl Objects {
         let (mut services, mut workloads) = (Vec::new(), Vec::new());
         let (mut route_rules, mut egress_rules, mut mesh_configs) =
             (Vec::new(), Vec::new(), Vec::new());
+        let mut all = 0;
         for (place, object) in objects.into_iter().enumerate() {
+            all = place + 1;
             match object {
                 Object::Service(object) => services.push((place, object)),
                 Object::Workload(object) => workloads.push((place, object)),
@@ -71,7 +73,7 @@ impl Objects {
             }
         }
         let (mut inventory, mut rules) = self.halves();
-        let (of_rules, mut found) = both(
+        let (of_rules, of_inventory) = both(
             || {
                 let mut found = each(route_rules, |object| rules.route_rule(&object));
                 found.extend(each(egress_rules, |object| rules.egress_rule(&object)));
@@ -84,9 +86,11 @@ impl Objects {
                 found
             },
         );
-        found.extend(of_rules);
-        found.sort_unstable_by_key(|(place, _)| *place);
-        found.into_iter().map(|(_, former)| former).collect()
+        let mut formers = vec![Former::Nothing; all];
+        for (place, former) in of_inventory.into_iter().chain(of_rules) {
+            formers[place] = former;
+        }
+        formers
     }
 
     fn halves(&mut self) -> (InventoryHalf<'_>, RulesHalf<'_>) {

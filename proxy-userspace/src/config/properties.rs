@@ -169,7 +169,8 @@ fn route_rule() -> impl Strategy<Value = Object> {
         .prop_map(
             |(name, destination, precedence, source, request, routes, of_rule)| {
                 let source = source.map(|(service, labels)| SourceMatch {
-                    service: service.map(|service| ObjectName::new(&name.namespace, service)),
+                    service: service
+                        .map(|service| ObjectName::new(Arc::clone(&name.namespace), service)),
                     labels,
                 });
                 let mut request: Vec<_> = request

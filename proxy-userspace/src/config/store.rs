@@ -200,7 +200,7 @@ impl Store {
         if !rules.is_empty() {
             let stored = StoredEntry::new(head.generation, Timestamp::now(), author, &rules);
             self.dir.write(&file::history(head.generation), &stored)?;
-            entry = Some(stored.into_entry());
+            entry = Some(stored.entry());
         }
         let logged = self.logged + changes.len();
         let line = if !self.is_log_broken && logged <= objects.len() / LOGGED_SHARE {

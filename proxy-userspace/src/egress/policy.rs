@@ -85,7 +85,7 @@ impl Prefixes {
 
     /// Takes changes over and tells which prefixes they changed.
     pub fn update(&mut self, changes: impl IntoIterator<Item = RuleChange>) -> Vec<PrefixChange> {
-        let mut dirty = std::mem::take(&mut self.fresh);
+        let mut dirty: Vec<Key> = std::mem::take(&mut self.fresh).into_iter().collect();
         for RuleChange { before, after } in changes {
             if let Some((_, rule)) = before {
                 dirty.extend(self.take_out(&rule));
@@ -94,10 +94,11 @@ impl Prefixes {
                 dirty.extend(self.put_in(&rule));
             }
         }
+        dirty.sort_unstable();
         let mut changed = Vec::new();
         let mut done = None;
         for key in dirty {
-            // Inside one that was dirty too, and was compiled with it.
+            // It again, or inside one that was dirty too: compiled with that.
             if done.is_some_and(|last| key.0 <= last) {
                 continue;
             }

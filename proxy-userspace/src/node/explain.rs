@@ -104,10 +104,7 @@ fn destination(
 
 fn service_name(name: &str, namespace: &str) -> ObjectName {
     let (name, namespace) = name.split_once('.').unwrap_or((name, namespace));
-    ObjectName {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    }
+    ObjectName::new(namespace, name)
 }
 
 /// A virtual address, one that the source can dial if there is one.

@@ -5,10 +5,11 @@
 //! still carry them, so each life counts from a base of its own.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hashbrown::HashMap;
 use proxy_common::{
     NetworkId, PolicySetId, Port, PortEntry, PortTableId, RuleId, ServiceId, Transport, WorkloadId,
 };
@@ -137,6 +138,12 @@ impl Ids {
 }
 
 impl EgressIds {
+    /// Makes room for so many rules more, each with a port table of its own.
+    pub fn expect(&mut self, rules: usize) {
+        self.rules.by_name.reserve(rules);
+        self.port_tables.by_name.reserve(rules);
+    }
+
     /// Of an egress rule.
     pub fn rule(&mut self, name: &ObjectName) -> RuleId {
         RuleId(self.rules.of(name))

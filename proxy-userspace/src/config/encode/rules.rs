@@ -84,7 +84,7 @@ impl<'a> RouteSpec<'a> {
             precedence: *precedence,
             condition: Match {
                 source: source.as_ref().map(|SourceMatch { service, labels }| Whom {
-                    name: service.as_ref().map(|service| service.name.as_str()),
+                    name: service.as_ref().map(|service| &*service.name),
                     namespace: None,
                     labels,
                 }),

@@ -1,13 +1,19 @@
 //! Services and workloads, asked for other than by name.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap, OrdSet};
+use hashbrown::DefaultHashBuilder;
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdMap, OrdSet};
 
 use super::Named;
 use crate::config::object::{ObjectName, Service, Workload};
+
+/// Of a hundred thousand addresses each is hashed: with a quicker function than
+/// the usual one, seeded as that is.
+type HashMap<K, V> = GenericHashMap<K, V, DefaultHashBuilder, DefaultSharedPtr>;
 
 /// Who has an address.
 #[derive(Clone, Debug)]
@@ -32,11 +38,15 @@ impl Owner {
 #[derive(Clone, Debug, Default)]
 pub struct InventoryIndex {
     local: OrdMap<ObjectName, Arc<Workload>>,
+    /// Of the two below.
+    hasher: DefaultHashBuilder,
     /// By the hash of namespace, key and value: whoever asks looks again.
     labelled: HashMap<u64, OrdSet<Named<Workload>>>,
     /// By the hash of namespace and the first pair of the selector.
     selecting: HashMap<u64, OrdSet<Named<Service>>>,
     owners: HashMap<(String, IpAddr), Vec<Owner>>,
+    /// How many addresses have more than one owner.
+    shared: usize,
 }
 
 impl InventoryIndex {
@@ -50,7 +60,7 @@ impl InventoryIndex {
         let sets = service
             .selector
             .iter()
-            .map(|pair| self.labelled.get(&hash(&service.name.namespace, pair)));
+            .map(|pair| self.labelled.get(&self.hash(&service.name.namespace, pair)));
         // The smallest set that every member must be in; none if one is empty.
         let smallest = sets.min_by_key(|set| set.map_or(0, OrdSet::len)).flatten();
         smallest
@@ -68,7 +78,10 @@ impl InventoryIndex {
         workload
             .labels
             .iter()
-            .filter_map(|pair| self.selecting.get(&hash(&workload.name.namespace, pair)))
+            .filter_map(|pair| {
+                self.selecting
+                    .get(&self.hash(&workload.name.namespace, pair))
+            })
             .flatten()
             .map(|named| &named.0)
             .filter(|service| service.owns(workload))
@@ -82,10 +95,16 @@ impl InventoryIndex {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// Whether any address has more than one owner: else each means one thing.
+    pub fn has_shared_addresses(&self) -> bool {
+        self.shared > 0
+    }
+
     pub(in crate::config) fn add_service(&mut self, service: &Arc<Service>) {
         if let Some(pair) = service.selector.first_key_value() {
+            let key = self.hash(&service.name.namespace, pair);
             self.selecting
-                .entry(hash(&service.name.namespace, pair))
+                .entry(key)
                 .or_default()
                 .insert(Named(Arc::clone(service)));
         }
@@ -97,7 +116,7 @@ impl InventoryIndex {
 
     pub(in crate::config) fn remove_service(&mut self, service: &Arc<Service>) {
         if let Some(pair) = service.selector.first_key_value() {
-            let key = hash(&service.name.namespace, pair);
+            let key = self.hash(&service.name.namespace, pair);
             if let Some(set) = self.selecting.get_mut(&key) {
                 set.remove(&Named(Arc::clone(service)));
                 if set.is_empty() {
@@ -117,8 +136,9 @@ impl InventoryIndex {
                 .insert(workload.name.clone(), Arc::clone(workload));
         }
         for pair in &workload.labels {
+            let key = self.hash(&workload.name.namespace, pair);
             self.labelled
-                .entry(hash(&workload.name.namespace, pair))
+                .entry(key)
                 .or_default()
                 .insert(Named(Arc::clone(workload)));
         }
@@ -131,7 +151,7 @@ impl InventoryIndex {
     pub(in crate::config) fn remove_workload(&mut self, workload: &Arc<Workload>) {
         self.local.remove(&workload.name);
         for pair in &workload.labels {
-            let key = hash(&workload.name.namespace, pair);
+            let key = self.hash(&workload.name.namespace, pair);
             if let Some(set) = self.labelled.get_mut(&key) {
                 set.remove(&Named(Arc::clone(workload)));
                 if set.is_empty() {
@@ -145,17 +165,23 @@ impl InventoryIndex {
         }
     }
 
+    fn hash(&self, namespace: &str, (key, value): (&String, &String)) -> u64 {
+        self.hasher.hash_one((namespace, key, value))
+    }
+
     fn own(&mut self, network: &str, addr: IpAddr, owner: Owner) {
-        self.owners
-            .entry((network.to_owned(), addr))
-            .or_default()
-            .push(owner);
+        let owners = self.owners.entry((network.to_owned(), addr));
+        let owners = owners.or_insert_with(|| Vec::with_capacity(1));
+        owners.push(owner);
+        self.shared += usize::from(owners.len() == 2);
     }
 
     fn disown(&mut self, network: &str, addr: IpAddr, owner: &Owner) {
         let key = (network.to_owned(), addr);
         if let Some(owners) = self.owners.get_mut(&key) {
+            let before = owners.len();
             owners.retain(|other| !other.is(owner));
+            self.shared -= usize::from(before > 1 && owners.len() < 2);
             if owners.is_empty() {
                 self.owners.remove(&key);
             }
@@ -163,8 +189,39 @@ impl InventoryIndex {
     }
 }
 
-fn hash(namespace: &str, (key, value): (&String, &String)) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (namespace, key, value).hash(&mut hasher);
-    hasher.finish()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::object::Labels;
+
+    fn workload(name: &str, addresses: &[&str]) -> Arc<Workload> {
+        Arc::new(Workload {
+            name: ObjectName::new("default", name),
+            labels: Labels::new(),
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ready: true,
+            network: String::new(),
+            node: None,
+            local: None,
+            accelerate: None,
+        })
+    }
+
+    #[test]
+    fn an_address_is_shared_as_long_as_two_have_it() {
+        let three = [
+            workload("a", &["10.0.0.1", "fd00::1"]),
+            workload("b", &["10.0.0.1"]),
+            workload("c", &["10.0.0.1", "10.0.0.2"]),
+        ];
+        let mut index = InventoryIndex::default();
+        for (workload, shared) in three.iter().zip([false, true, true]) {
+            index.add_workload(workload);
+            assert_eq!(index.has_shared_addresses(), shared);
+        }
+        for (workload, shared) in three.iter().zip([true, false, false]) {
+            index.remove_workload(workload);
+            assert_eq!(index.has_shared_addresses(), shared);
+        }
+    }
 }

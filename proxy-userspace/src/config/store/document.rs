@@ -31,10 +31,16 @@ impl Serialize for All<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut documents = serializer.serialize_seq(None)?;
         for kind in Kind::ALL.into_iter().filter(|kind| (self.wanted)(*kind)) {
-            let of_kind = self.versions.get(&kind);
+            // Both are in the order of the names: side by side no name is looked for.
+            let mut versions = self.versions.get(&kind).into_iter().flatten().peekable();
             for object in self.objects.list(kind) {
-                let version = of_kind.and_then(|of_kind| of_kind.get(object.name()));
-                documents.serialize_element(&Document::new(&object, version.copied()))?;
+                while versions
+                    .next_if(|(name, _)| *name < object.name())
+                    .is_some()
+                {}
+                let own = versions.next_if(|(name, _)| *name == object.name());
+                let version = own.map(|(_, version)| *version);
+                documents.serialize_element(&Document::new(&object, version))?;
             }
         }
         documents.end()

@@ -2,13 +2,13 @@
 //! in which version, so that neither a stranger nor a later weir is misread.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::changes::Changed;
 use super::version::ResourceVersion;
 use crate::config::document::parse_value;
-use crate::config::{Kind, ObjectName, Objects};
+use crate::config::{Document, Kind, ObjectName, Objects};
 
 /// The version of every format here; raised when a file's meaning changes.
 pub(super) const VERSION: u64 = 1;
@@ -142,28 +142,57 @@ pub struct Entry {
     pub changes_omitted: usize,
 }
 
-/// One generation, with what it replaced.
+/// One generation, with what it replaced: as it is read with changes of its own,
+/// as it is written with those of the commit.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct StoredEntry {
+pub(super) struct StoredEntry<T = Vec<StoredChange>> {
     format: String,
     version: u64,
     generation: u64,
     time: Timestamp,
     uid: u32,
     reason: Option<String>,
-    changes: Vec<StoredChange>,
+    changes: T,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredChange {
+pub(super) struct StoredChange<S = String, D = Value> {
     kind: Kind,
-    namespace: String,
-    name: String,
+    namespace: S,
+    name: S,
     change: Edit,
     /// The document that was in force before.
-    before: Option<Value>,
+    before: Option<D>,
+}
+
+/// The changes of a commit, each made into what is stored as it is written.
+pub(super) struct Written<'a>(&'a [&'a Changed]);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|change| {
+            StoredChange {
+                kind: change.kind,
+                namespace: &*change.name.namespace,
+                name: &*change.name.name,
+                change: edit(change),
+                before: change
+                    .before
+                    .as_ref()
+                    .map(|object| Document::new(object, None)),
+            }
+        }))
+    }
+}
+
+fn edit(change: &Changed) -> Edit {
+    match (&change.before, &change.after) {
+        (None, _) => Edit::Created,
+        (Some(_), Some(_)) => Edit::Configured,
+        (Some(_), None) => Edit::Deleted,
+    }
 }
 
 impl Format for StoredEntry {
@@ -174,26 +203,15 @@ impl Format for StoredEntry {
     }
 }
 
-impl StoredEntry {
+impl<'a> StoredEntry<Written<'a>> {
     pub(super) fn new(
         generation: u64,
         time: Timestamp,
         author: Author,
-        changes: &[&Changed],
+        changes: &'a [&'a Changed],
     ) -> Self {
-        let stored = |change: &&Changed| StoredChange {
-            kind: change.kind,
-            namespace: change.name.namespace.clone(),
-            name: change.name.name.clone(),
-            change: match (&change.before, &change.after) {
-                (None, _) => Edit::Created,
-                (Some(_), Some(_)) => Edit::Configured,
-                (Some(_), None) => Edit::Deleted,
-            },
-            before: change.before.as_ref().map(crate::config::Object::to_json),
-        };
         Self {
-            format: Self::FORMAT.to_owned(),
+            format: StoredEntry::FORMAT.to_owned(),
             version: VERSION,
             generation,
             time,
@@ -201,10 +219,31 @@ impl StoredEntry {
             reason: author
                 .reason
                 .map(|reason| reason.chars().take(REASON_MAX).collect()),
-            changes: changes.iter().map(stored).collect(),
+            changes: Written(changes),
         }
     }
 
+    /// What is kept in memory, as of one that was read.
+    pub(super) fn entry(self) -> Entry {
+        let changes = self.changes.0;
+        let listed = changes.iter().map(|change| EntryChange {
+            kind: change.kind,
+            namespace: change.name.namespace.as_ref().to_owned(),
+            name: change.name.name.as_ref().to_owned(),
+            change: edit(change),
+        });
+        Entry {
+            generation: self.generation,
+            time: self.time,
+            uid: self.uid,
+            reason: self.reason,
+            changes: listed.take(LISTED_MAX).collect(),
+            changes_omitted: changes.len().saturating_sub(LISTED_MAX),
+        }
+    }
+}
+
+impl StoredEntry {
     /// What is kept in memory: the names without the documents.
     pub(super) fn into_entry(self) -> Entry {
         let changes_omitted = self.changes.len().saturating_sub(LISTED_MAX);

@@ -20,7 +20,7 @@ fn compile<'a>(
 ) -> BTreeMap<Prefix, PortTable> {
     let new = rules.map(|(id, rule)| {
         let mut rule = rule.clone();
-        rule.name.name = format!("r{}", id.0);
+        rule.name.name = format!("r{}", id.0).into();
         RuleChange {
             before: None,
             after: Some((id, Arc::new(rule))),
@@ -71,7 +71,7 @@ proptest::proptest! {
             };
             let protocol = if port == 1 { EgressProtocol::Http } else { EgressProtocol::Tcp };
             let mut new = rule(target, &[(port, protocol)]);
-            new.name.name = format!("r{number}");
+            new.name.name = format!("r{number}").into();
             let after = (gone == 0).then(|| (RuleId(number), Arc::new(new)));
             let before = match &after {
                 Some(after) => rules.insert(number, after.clone()),

@@ -66,6 +66,8 @@ impl Egress {
             egress: former.tables.egress.clone(),
             ports: former.tables.egress_ports.clone(),
         };
+        let (rules, known) = (objects.egress_rules.len(), before.egress_rules.len());
+        self.ids.expect(rules.saturating_sub(known));
         for (old, new) in edits(&before.egress_rules, &objects.egress_rules) {
             if let Some(rule) = new {
                 let view = self.view(rule);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use proxy_common::{
-    Addr, AddressEntry, AddressKey, AddressKind, Destination, ServiceAction, ServiceEntry,
-    ServiceKey, WorkloadId,
+    Addr, AddressEntry, AddressKey, AddressKind, Destination, NetworkId, ServiceAction,
+    ServiceEntry, ServiceKey, WorkloadId,
 };
 
 use super::edits;
@@ -95,39 +95,47 @@ impl Inventory {
         Ok(())
     }
 
-    /// What every address is. One that is looked at twice costs no more than it
-    /// takes to see that.
+    /// What every address is. Whoever has one says so; who has one that somebody
+    /// gave up has to be looked for.
     fn addresses(&mut self, objects: &Objects, before: &Objects, tables: &mut TableSet) {
         for (old, new) in edits(&before.services, &objects.services) {
-            for service in [old, new].into_iter().flatten() {
+            if let Some(service) = old {
                 for ip in &service.cluster_ips {
-                    self.address(objects, &service.network, *ip, tables);
+                    self.given_up(objects, &service.network, *ip, tables);
                 }
+            }
+            if let Some(service) = new {
+                let network = self.ids.network(&service.network);
+                let all = service.cluster_ips.iter();
+                put_addresses(network, all, AddressKind::Service, tables);
             }
         }
         for (old, new) in edits(&before.workloads, &objects.workloads) {
-            for workload in [old, new].into_iter().flatten() {
+            if let Some(workload) = old {
                 for ip in &workload.addresses {
-                    self.address(objects, &workload.network, *ip, tables);
+                    self.given_up(objects, &workload.network, *ip, tables);
                 }
+            }
+            if let Some(workload) = new {
+                let network = self.ids.network(&workload.network);
+                let all = workload.addresses.iter();
+                put_addresses(network, all, AddressKind::Workload, tables);
             }
         }
     }
 
-    fn address(&mut self, objects: &Objects, network: &str, ip: IpAddr, tables: &mut TableSet) {
-        let key = AddressKey {
-            network: self.ids.network(network),
-            addr: Addr::from(ip),
-        };
+    fn given_up(&mut self, objects: &Objects, network: &str, ip: IpAddr, tables: &mut TableSet) {
+        let id = self.ids.network(network);
         let kind = match objects.index().inventory.owners(network, ip).first() {
             Some(Owner::Service(_)) => AddressKind::Service,
             Some(Owner::Workload(_)) => AddressKind::Workload,
             None => {
-                tables.addresses.remove(&key);
+                let addr = Addr::from(ip);
+                tables.addresses.remove(&AddressKey { network: id, addr });
                 return;
             }
         };
-        tables.addresses.insert(key, AddressEntry::new(kind));
+        put_addresses(id, [&ip], kind, tables);
     }
 
     fn routes_of(
@@ -284,6 +292,19 @@ impl Inventory {
             ServiceKey::new(network, Destination { addr, port }, transport)
         };
         addresses.map(key).collect()
+    }
+}
+
+fn put_addresses<'a>(
+    network: NetworkId,
+    all: impl IntoIterator<Item = &'a IpAddr>,
+    kind: AddressKind,
+    tables: &mut TableSet,
+) {
+    for ip in all {
+        let addr = Addr::from(*ip);
+        let key = AddressKey { network, addr };
+        tables.addresses.insert(key, AddressEntry::new(kind));
     }
 }
 

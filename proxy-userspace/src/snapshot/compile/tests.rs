@@ -169,3 +169,54 @@ proptest! {
         }
     }
 }
+
+/// Whoever gives an address up may come before or after who takes it, or be of
+/// the other kind.
+#[test]
+fn an_address_that_changes_hands_is_its_new_owners() {
+    let at = |object: Object, address: IpAddr| match object {
+        Object::Service(service) => {
+            let cluster_ips = vec![address];
+            let service = Service::clone(&service);
+            Object::Service(Arc::new(Service {
+                cluster_ips,
+                ..service
+            }))
+        }
+        Object::Workload(workload) => {
+            let addresses = vec![address];
+            let workload = Workload::clone(&workload);
+            Object::Workload(Arc::new(Workload {
+                addresses,
+                ..workload
+            }))
+        }
+        other => other,
+    };
+    let everybody = || {
+        [
+            service(0, 0, 0),
+            workload(1, 0, 0),
+            workload(2, 0, 0),
+            service(1, 0, 0),
+        ]
+    };
+    let mut compiler = Compiler::new(65_536, Vec::new(), Acceleration::Off);
+    let (mut objects, mut former) = (Objects::default(), Snapshot::default());
+    for turn in 0..5 {
+        for (place, object) in (turn..).zip(everybody()) {
+            objects.upsert(at(object, v4(3, place % 4)));
+        }
+        let present = former.tables.named.clone();
+        let next = compiled(&mut compiler, &objects, &present, &former);
+        let fresh = compiled(
+            &mut compiler,
+            &objects,
+            &next.tables.named,
+            &Snapshot::default(),
+        );
+        assert_eq!(next.tables, fresh.tables);
+        assert!(!objects.index().inventory.has_shared_addresses());
+        former = next;
+    }
+}
