@@ -99,7 +99,7 @@ fn list(view: &View, kind: Kind, mut query: Query) -> Answer {
     let wanted = |object: &Object| {
         namespace
             .as_ref()
-            .is_none_or(|namespace| *object.name().namespace == **namespace)
+            .is_none_or(|namespace| object.name().namespace() == *namespace)
             && selector
                 .as_ref()
                 .is_none_or(|selector| selector.selects(object.labels()))
@@ -172,7 +172,7 @@ async fn explain(admin: &Admin, mut query: Query) -> Answer {
     let workload = query.take("workload")?.ok_or_else(|| missing("workload"))?;
     let workload = match workload.split_once('/') {
         Some((namespace, name)) => ObjectName::new(namespace, name),
-        None => ObjectName::new(namespace, workload),
+        None => ObjectName::new(&namespace, &workload),
     };
     let destination = query
         .take_parsed("destination")?

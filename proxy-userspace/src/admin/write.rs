@@ -383,8 +383,8 @@ fn change(
     let diff = dry_run.then(|| config::diff(object.before.as_ref(), object.after.as_ref()));
     ObjectChange {
         kind: object.kind.as_str().into(),
-        namespace: (&*object.name().namespace).into(),
-        name: (&*object.name().name).into(),
+        namespace: object.name().namespace().into(),
+        name: object.name().name().into(),
         change: match (&object.before, &object.after) {
             _ if object.unchanged => wire::Change::Unchanged,
             (None, _) => wire::Change::Created,

@@ -31,12 +31,12 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
         .into_iter()
         .map(|label| (label.key, label.value.into()))
         .collect();
-    let name = ObjectName::new(args.namespace, args.name);
+    let name = ObjectName::new(&args.namespace, &args.name);
     let accelerate = args.accelerate.map(|Accelerate(mode)| mode.name());
     let mut document = json!({
         "apiVersion": Kind::Workload.api_version(),
         "kind": Kind::Workload.as_str(),
-        "metadata": { "name": &*name.name, "namespace": &*name.namespace, "labels": labels },
+        "metadata": { "name": name.name(), "namespace": name.namespace(), "labels": labels },
         "spec": {
             "addresses": addresses,
             "netns": netns,
@@ -63,7 +63,7 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
     };
     session.print.receipt(&receipt, args.write.output)?;
     if args.reset_existing && !receipt.dry_run {
-        let path = format!("/v1/workloads/{}/{}/older", name.namespace, name.name);
+        let path = format!("/v1/workloads/{}/{}/older", name.namespace(), name.name());
         let closed: Closed = session
             .client
             .send(Method::DELETE, Query::new(path), None)?;
@@ -74,8 +74,8 @@ pub(super) fn enroll(session: &mut Session<'_>, args: EnrollArgs) -> Result<(), 
 }
 
 /// `weir unenroll`.
-pub(super) fn unenroll(session: &mut Session<'_>, args: UnenrollArgs) -> Result<(), Failure> {
-    let name = ObjectName::new(args.namespace, args.name);
+pub(super) fn unenroll(session: &mut Session<'_>, args: &UnenrollArgs) -> Result<(), Failure> {
+    let name = ObjectName::new(&args.namespace, &args.name);
     let query = write_options(object_path(Kind::Workload, &name), &args.write);
     let patch = json!({ "spec": { "enrolled": false } });
     let body = Body {

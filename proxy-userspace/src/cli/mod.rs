@@ -163,7 +163,7 @@ fn ask(question: Question, session: &mut Session<'_>) -> Result<Outcome, Failure
         Question::Patch(args) => write::patch(session, args),
         Question::Undo(args) => write::undo(session, &args),
         Question::Enroll(args) => enroll::enroll(session, args),
-        Question::Unenroll(args) => enroll::unenroll(session, args),
+        Question::Unenroll(args) => enroll::unenroll(session, &args),
         Question::Get(args) => show::get(session, &args),
         Question::History(args) => look::history(session, &args),
         Question::Workloads(args) => look::workloads(session, &args),

@@ -83,7 +83,7 @@ pub(super) fn patch(session: &mut Session<'_>, args: PatchArgs) -> Result<(), Fa
         media_type,
         bytes: args.patch.into_bytes(),
     };
-    let query = object_path(args.kind, &ObjectName::new(args.namespace, args.name));
+    let query = object_path(args.kind, &ObjectName::new(&args.namespace, &args.name));
     let query = write_options(query, &args.write);
     change(session, Method::PATCH, query, Some(body), args.write.output)
 }
@@ -109,8 +109,8 @@ pub(super) fn object_path(kind: Kind, name: &ObjectName) -> Query {
     Query::new(format!(
         "/v1/{}/{}/{}",
         kind.singular(),
-        name.namespace,
-        name.name
+        name.namespace(),
+        name.name()
     ))
 }
 

@@ -234,11 +234,14 @@ fn services(objects: &Objects, findings: &mut Findings) {
 
 fn mesh_configs(objects: &Objects, findings: &mut Findings) {
     for name in objects.mesh_configs.keys() {
-        if *name.name != *"default"
-            && !is_inhabited(&objects.services, &name.name)
-            && !is_inhabited(&objects.workloads, &name.name)
+        if name.name() != "default"
+            && !is_inhabited(&objects.services, name.name())
+            && !is_inhabited(&objects.workloads, name.name())
         {
-            let message = format!("nothing is in a namespace `{}`, which it is for", name.name);
+            let message = format!(
+                "nothing is in a namespace `{}`, which it is for",
+                name.name()
+            );
             findings.warn(Kind::MeshConfig, name, "metadata.name", message);
         }
     }
@@ -247,7 +250,7 @@ fn mesh_configs(objects: &Objects, findings: &mut Findings) {
 /// Whether one of the objects is in the namespace.
 fn is_inhabited<T>(objects: &OrdMap<ObjectName, Arc<T>>, namespace: &str) -> bool {
     let first = objects.range(ObjectName::new(namespace, "")..).next();
-    first.is_some_and(|(name, _)| *name.namespace == *namespace)
+    first.is_some_and(|(name, _)| name.namespace() == namespace)
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ impl<'a> Document<'a> {
             api_version: kind.api_version(),
             kind: kind.as_str(),
             metadata: Metadata {
-                name: &name.name,
-                namespace: &name.namespace,
+                name: name.name(),
+                namespace: name.namespace(),
                 labels: self.object.labels(),
                 resource_version: self.version.map(|version| version.to_string()),
             },

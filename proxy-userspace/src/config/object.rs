@@ -27,28 +27,52 @@ pub fn selects(selector: &Labels, labels: &Labels) -> bool {
 }
 
 /// Namespace and name; what identifies an object within its kind. A node has
-/// hundreds of thousands, each named in a dozen tables: a copy shares the text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// hundreds of thousands, each named in a dozen tables: a copy shares the text, and
+/// two of them are compared at one go.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
-    /// `metadata.namespace`, `default` if absent.
-    pub namespace: Arc<str>,
-    /// `metadata.name`.
-    pub name: Arc<str>,
+    /// Both, with [`BETWEEN`] between them.
+    text: Arc<str>,
+    /// Bytes of the namespace.
+    namespace: usize,
 }
+
+/// Before every other character: names are in the order of their namespaces first.
+const BETWEEN: char = '\0';
 
 impl ObjectName {
     /// The name `name` in `namespace`.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        let mut text = String::with_capacity(namespace.len() + BETWEEN.len_utf8() + name.len());
+        text.push_str(namespace);
+        text.push(BETWEEN);
+        text.push_str(name);
         Self {
-            namespace: namespace.into(),
-            name: name.into(),
+            text: text.into(),
+            namespace: namespace.len(),
         }
+    }
+
+    /// `metadata.namespace`, `default` if absent.
+    pub fn namespace(&self) -> &str {
+        &self.text[..self.namespace]
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        &self.text[self.namespace + BETWEEN.len_utf8()..]
     }
 }
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        write!(f, "{}/{}", self.namespace(), self.name())
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -101,7 +125,7 @@ impl Service {
     /// and the selector picks it. Being ready is another question.
     pub fn owns(&self, workload: &Workload) -> bool {
         !self.selector.is_empty()
-            && self.name.namespace == workload.name.namespace
+            && self.name.namespace() == workload.name.namespace()
             && self.network == workload.network
             && selects(&self.selector, &workload.labels)
     }
@@ -256,7 +280,7 @@ impl EgressRule {
         self.source
             .namespace
             .as_deref()
-            .unwrap_or(&self.name.namespace)
+            .unwrap_or(self.name.namespace())
     }
 
     /// Whom it holds for.

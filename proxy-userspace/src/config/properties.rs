@@ -31,7 +31,7 @@ fn label() -> impl Strategy<Value = String> {
 }
 
 fn object_name() -> impl Strategy<Value = ObjectName> {
-    (label(), label()).prop_map(|(namespace, name)| ObjectName::new(namespace, name))
+    (label(), label()).prop_map(|(namespace, name)| ObjectName::new(&namespace, &name))
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
@@ -169,8 +169,7 @@ fn route_rule() -> impl Strategy<Value = Object> {
         .prop_map(
             |(name, destination, precedence, source, request, routes, of_rule)| {
                 let source = source.map(|(service, labels)| SourceMatch {
-                    service: service
-                        .map(|service| ObjectName::new(Arc::clone(&name.namespace), service)),
+                    service: service.map(|service| ObjectName::new(name.namespace(), &service)),
                     labels,
                 });
                 let mut request: Vec<_> = request
@@ -261,7 +260,7 @@ fn mesh_config() -> impl Strategy<Value = Object> {
     )
         .prop_map(
             |(name, labels, egress, on_proxy_down, access_log, header_timeout)| {
-                let name = ObjectName::new("default", name);
+                let name = ObjectName::new("default", &name);
                 Object::MeshConfig(Arc::new(MeshConfig {
                     name,
                     labels,

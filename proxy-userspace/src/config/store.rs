@@ -136,7 +136,7 @@ impl Store {
                 if let Some(document) = change.after {
                     self.take(&name, std::slice::from_ref(&document))?;
                 } else {
-                    let gone = ObjectName::new(change.namespace, change.name);
+                    let gone = ObjectName::new(&change.namespace, &change.name);
                     self.objects.remove(change.kind, &gone);
                     self.versions.entry(change.kind).or_default().remove(&gone);
                 }

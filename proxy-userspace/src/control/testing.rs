@@ -110,7 +110,7 @@ impl Dataplane for Recorder {
 
     fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ExplainError> {
         self.told().asked.push(query.clone());
-        if *query.workload.name == *"absent" {
+        if query.workload.name() == "absent" {
             return Err(ExplainError::UnknownWorkload(format!(
                 "there is no workload {}",
                 query.workload

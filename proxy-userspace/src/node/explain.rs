@@ -69,7 +69,7 @@ fn destination(
                 .ok_or_else(|| unclear(format!("which port of {ip}? Write {bracketed}:PORT")))
         }
         Host::Name(name) => {
-            let service = service_name(name, &source.name.namespace);
+            let service = service_name(name, source.name.namespace());
             let ports: Vec<&ServiceView> = snapshot
                 .services
                 .values()

@@ -91,8 +91,8 @@ pub fn workloads(
     let status = |(name, workload): (&ObjectName, &Arc<Workload>)| {
         let asked = workload.local.as_ref().is_some_and(|spec| spec.enrolled);
         let mut status = WorkloadStatus {
-            namespace: name.namespace.as_ref().to_owned(),
-            name: name.name.as_ref().to_owned(),
+            namespace: name.namespace().to_owned(),
+            name: name.name().to_owned(),
             addresses: workload.addresses.clone(),
             netns: workload
                 .local

@@ -181,7 +181,7 @@ impl Compiler {
             Some((policy_set, hosts)) => (policy_set, Arc::clone(hosts)),
             None => (self.egress.policy_set(&class), Arc::default()),
         };
-        let mesh = Mesh::of(objects, &workload.name.namespace);
+        let mesh = Mesh::of(objects, workload.name.namespace());
         let tables = &mut snapshot.tables;
         let mut entry = proxy_common::Workload {
             id,

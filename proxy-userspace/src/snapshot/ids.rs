@@ -174,10 +174,7 @@ mod tests {
     #[test]
     fn names_keep_their_numbers_and_share_none() {
         let mut ids = Ids::default();
-        let name = |name: &str| ObjectName {
-            namespace: "default".into(),
-            name: name.into(),
-        };
+        let name = |name: &str| ObjectName::new("default", name);
         let (a, b) = (ids.workload(&name("a")), ids.workload(&name("b")));
         assert_ne!(a, b);
         assert_eq!(ids.workload(&name("a")), a);

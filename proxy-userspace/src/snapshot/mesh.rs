@@ -28,7 +28,7 @@ impl Mesh {
             objects
                 .mesh_configs
                 .values()
-                .find(|mesh| *mesh.name.name == *name)
+                .find(|mesh| mesh.name.name() == name)
         };
         let own = named(namespace).filter(|_| namespace != "default");
         let layers = [own, named("default")];

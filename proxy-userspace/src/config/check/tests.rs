@@ -273,7 +273,7 @@ fn counts_are_bounded() {
     let mut all = objects(&[SERVICE]);
     let service = all.services.values().next().cloned().unwrap();
     for number in 0..super::SERVICES_MAX {
-        let name = ObjectName::new("many", format!("s{number}"));
+        let name = ObjectName::new("many", &format!("s{number}"));
         all.services.insert(name, service.clone());
     }
     assert_eq!(

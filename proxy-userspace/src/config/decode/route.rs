@@ -31,7 +31,7 @@ pub(super) const REFUSED: &[&str] = &[
 pub(super) fn route_rule(at: &At<'_>, metadata: Metadata) -> Read<RouteRule> {
     let Metadata { name, labels, .. } = metadata;
     let mut fields = at.fields()?;
-    let own = &*name.namespace;
+    let own = name.namespace();
     let target = fields.required("destination", "a map with the name of a Service", |at| {
         destination(at, own)
     });

@@ -24,7 +24,7 @@ fn names(parsed: &Parsed) -> Vec<&str> {
     parsed
         .objects
         .iter()
-        .map(|object| &*object.name().name)
+        .map(|object| object.name().name())
         .collect()
 }
 

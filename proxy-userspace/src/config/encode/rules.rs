@@ -7,8 +7,8 @@ use proxy_common::{EgressDefault, OnProxyDown};
 use serde::{Serialize, Serializer};
 
 use crate::config::object::{
-    EgressProtocol, EgressRule, EgressSource, EgressTarget, Labels, MeshConfig, Route, RouteRule,
-    SourceMatch, StringMatch,
+    EgressProtocol, EgressRule, EgressSource, EgressTarget, Labels, MeshConfig, ObjectName, Route,
+    RouteRule, SourceMatch, StringMatch,
 };
 
 #[derive(Serialize)]
@@ -78,13 +78,13 @@ impl<'a> RouteSpec<'a> {
             .map(|(field, value)| (field.to_string(), string_match(value)));
         Self {
             destination: Destination {
-                namespace: &destination.namespace,
-                name: &destination.name,
+                namespace: destination.namespace(),
+                name: destination.name(),
             },
             precedence: *precedence,
             condition: Match {
                 source: source.as_ref().map(|SourceMatch { service, labels }| Whom {
-                    name: service.as_ref().map(|service| &*service.name),
+                    name: service.as_ref().map(ObjectName::name),
                     namespace: None,
                     labels,
                 }),

@@ -57,10 +57,10 @@ impl InventoryIndex {
 
     /// The workloads that a service picks, ready or not, by name.
     pub fn members<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Arc<Workload>> {
-        let sets = service
-            .selector
-            .iter()
-            .map(|pair| self.labelled.get(&self.hash(&service.name.namespace, pair)));
+        let sets = service.selector.iter().map(|pair| {
+            self.labelled
+                .get(&self.hash(service.name.namespace(), pair))
+        });
         // The smallest set that every member must be in; none if one is empty.
         let smallest = sets.min_by_key(|set| set.map_or(0, OrdSet::len)).flatten();
         smallest
@@ -80,7 +80,7 @@ impl InventoryIndex {
             .iter()
             .filter_map(|pair| {
                 self.selecting
-                    .get(&self.hash(&workload.name.namespace, pair))
+                    .get(&self.hash(workload.name.namespace(), pair))
             })
             .flatten()
             .map(|named| &named.0)
@@ -102,7 +102,7 @@ impl InventoryIndex {
 
     pub(in crate::config) fn add_service(&mut self, service: &Arc<Service>) {
         if let Some(pair) = service.selector.first_key_value() {
-            let key = self.hash(&service.name.namespace, pair);
+            let key = self.hash(service.name.namespace(), pair);
             self.selecting
                 .entry(key)
                 .or_default()
@@ -116,7 +116,7 @@ impl InventoryIndex {
 
     pub(in crate::config) fn remove_service(&mut self, service: &Arc<Service>) {
         if let Some(pair) = service.selector.first_key_value() {
-            let key = self.hash(&service.name.namespace, pair);
+            let key = self.hash(service.name.namespace(), pair);
             if let Some(set) = self.selecting.get_mut(&key) {
                 set.remove(&Named(Arc::clone(service)));
                 if set.is_empty() {
@@ -136,7 +136,7 @@ impl InventoryIndex {
                 .insert(workload.name.clone(), Arc::clone(workload));
         }
         for pair in &workload.labels {
-            let key = self.hash(&workload.name.namespace, pair);
+            let key = self.hash(workload.name.namespace(), pair);
             self.labelled
                 .entry(key)
                 .or_default()
@@ -151,7 +151,7 @@ impl InventoryIndex {
     pub(in crate::config) fn remove_workload(&mut self, workload: &Arc<Workload>) {
         self.local.remove(&workload.name);
         for pair in &workload.labels {
-            let key = self.hash(&workload.name.namespace, pair);
+            let key = self.hash(workload.name.namespace(), pair);
             if let Some(set) = self.labelled.get_mut(&key) {
                 set.remove(&Named(Arc::clone(workload)));
                 if set.is_empty() {

@@ -175,8 +175,8 @@ impl Serialize for Written<'_> {
         serializer.collect_seq(self.0.iter().map(|change| {
             StoredChange {
                 kind: change.kind,
-                namespace: &*change.name.namespace,
-                name: &*change.name.name,
+                namespace: change.name.namespace(),
+                name: change.name.name(),
                 change: edit(change),
                 before: change
                     .before
@@ -228,8 +228,8 @@ impl<'a> StoredEntry<Written<'a>> {
         let changes = self.changes.0;
         let listed = changes.iter().map(|change| EntryChange {
             kind: change.kind,
-            namespace: change.name.namespace.as_ref().to_owned(),
-            name: change.name.name.as_ref().to_owned(),
+            namespace: change.name.namespace().to_owned(),
+            name: change.name.name().to_owned(),
             change: edit(change),
         });
         Entry {
@@ -288,7 +288,7 @@ impl StoredEntry {
         } in self.changes
         {
             match before {
-                None => drop(rules.remove(kind, &ObjectName::new(namespace, name))),
+                None => drop(rules.remove(kind, &ObjectName::new(&namespace, &name))),
                 Some(document) => {
                     let parsed = parse_value(&format!("{kind} {namespace}/{name}"), &document);
                     for object in parsed.map_err(|mistakes| mistakes.to_string())?.objects {

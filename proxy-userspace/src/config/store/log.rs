@@ -59,8 +59,8 @@ impl Record {
     pub(super) fn new(head: &Head, changes: &[Changed]) -> Self {
         let logged = changes.iter().map(|change| Logged {
             kind: change.kind,
-            namespace: change.name.namespace.as_ref().to_owned(),
-            name: change.name.name.as_ref().to_owned(),
+            namespace: change.name.namespace().to_owned(),
+            name: change.name.name().to_owned(),
             after: change
                 .after
                 .as_ref()

@@ -20,7 +20,7 @@ fn compile<'a>(
 ) -> BTreeMap<Prefix, PortTable> {
     let new = rules.map(|(id, rule)| {
         let mut rule = rule.clone();
-        rule.name.name = format!("r{}", id.0).into();
+        rule.name = ObjectName::new("default", &format!("r{}", id.0));
         RuleChange {
             before: None,
             after: Some((id, Arc::new(rule))),
@@ -71,7 +71,7 @@ proptest::proptest! {
             };
             let protocol = if port == 1 { EgressProtocol::Http } else { EgressProtocol::Tcp };
             let mut new = rule(target, &[(port, protocol)]);
-            new.name.name = format!("r{number}").into();
+            new.name = ObjectName::new("default", &format!("r{number}"));
             let after = (gone == 0).then(|| (RuleId(number), Arc::new(new)));
             let before = match &after {
                 Some(after) => rules.insert(number, after.clone()),
@@ -88,10 +88,7 @@ proptest::proptest! {
 
 fn rule(target: EgressTarget, ports: &[(u16, EgressProtocol)]) -> EgressRule {
     EgressRule {
-        name: ObjectName {
-            namespace: "default".into(),
-            name: "r".into(),
-        },
+        name: ObjectName::new("default", "r"),
         labels: BTreeMap::new(),
         target,
         ports: ports

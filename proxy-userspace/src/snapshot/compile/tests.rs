@@ -12,7 +12,7 @@ use crate::config::object::{
 };
 
 fn name(kind: &str, number: u8) -> ObjectName {
-    ObjectName::new("default", format!("{kind}{number}"))
+    ObjectName::new("default", &format!("{kind}{number}"))
 }
 
 fn labels(pairs: &[(&str, u8)]) -> Labels {
