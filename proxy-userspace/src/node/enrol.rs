@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::pod::{Pod, PodError};
-use super::{Node, listen, lock};
+use super::{Node, SharedKernel, listen, lock};
 use crate::config::object::{LocalPod, ObjectName, Workload};
 use crate::config::{Objects, Warning};
 use crate::control::InstallError;
 use crate::kernel::KernelError;
+use crate::socket::Netns;
 
 /// The pods of a configuration that is about to be put in force.
 #[derive(Default)]
@@ -31,10 +32,22 @@ pub(super) struct Newcomer {
     pub(super) listeners: Vec<Vec<std::net::TcpListener>>,
 }
 
-impl Node {
+/// What enrolment asks of the node.
+pub(super) struct Gate<'a> {
+    pub(super) kernel: &'a SharedKernel,
+    pub(super) home: &'a Netns,
+    /// How many serve each address of a pod.
+    pub(super) workers: usize,
+    /// The pods that are enrolled now.
+    pub(super) pods: &'a BTreeMap<ObjectName, Arc<Pod>>,
+    /// Whether a workload that cannot be enrolled is a mistake of whoever applies it.
+    pub(super) started: bool,
+}
+
+impl Gate<'_> {
     /// Enrols what is new, drops what is gone, keeps what is the same. `former` is
     /// what is in force: what it asked for already, and could not have, is no
-    /// mistake of this change.
+    /// mistake of this change. Nobody is sent to the new listeners yet.
     pub(super) fn enrol(
         &self,
         objects: &Objects,
@@ -84,6 +97,34 @@ impl Node {
         self.started && (self.pods.contains_key(name) || before != Some(workload))
     }
 
+    fn enrol_one(
+        &self,
+        spec: &LocalPod,
+        workload: &Workload,
+        settled_by: Instant,
+    ) -> Result<Newcomer, PodError> {
+        let name = &workload.name;
+        let (pod, listeners) = Pod::enrol(
+            name,
+            spec,
+            &workload.addresses,
+            self.home,
+            self.workers,
+            settled_by,
+        )?;
+        let mut kernel = lock(self.kernel);
+        for listener in listeners.iter().flatten() {
+            let marked = kernel.mark_listener(listener);
+            marked.map_err(cgroup_error(name))?;
+        }
+        Ok(Newcomer {
+            pod: Arc::new(pod),
+            listeners,
+        })
+    }
+}
+
+impl Node {
     /// Fences what is new, when the tables know it. An error leaves nothing of it.
     pub(super) fn fence_newcomers(
         &self,
@@ -131,32 +172,6 @@ impl Node {
         if let Err(error) = lock(&self.kernel).lift_fences(of) {
             tracing::warn!(%error, "a fence of a workload that is not enrolled could not be removed");
         }
-    }
-
-    fn enrol_one(
-        &self,
-        spec: &LocalPod,
-        workload: &Workload,
-        settled_by: Instant,
-    ) -> Result<Newcomer, PodError> {
-        let name = &workload.name;
-        let (pod, listeners) = Pod::enrol(
-            name,
-            spec,
-            &workload.addresses,
-            &self.home,
-            self.workers.len(),
-            settled_by,
-        )?;
-        let mut kernel = lock(&self.kernel);
-        for listener in listeners.iter().flatten() {
-            let marked = kernel.mark_listener(listener);
-            marked.map_err(cgroup_error(name))?;
-        }
-        Ok(Newcomer {
-            pod: Arc::new(pod),
-            listeners,
-        })
     }
 }
 

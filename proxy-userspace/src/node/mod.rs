@@ -23,9 +23,11 @@ pub use canary::run as run_canary;
 pub use pod::{Admission, CANARY_ADDRS, CANARY_PORT, CONNECTIONS_MAX, Enrolment, Pod, PodError};
 
 use self::canary::Canaries;
-use self::enrol::{Enrolled, Newcomer};
+use self::enrol::{Enrolled, Gate, Newcomer};
+use self::older::Listing;
 use self::waker::Waker;
 use crate::accelerate::Accelerator;
+use crate::beside::both;
 use crate::config::object::ObjectName;
 use crate::config::{Objects, Warning};
 use crate::control::{
@@ -59,6 +61,8 @@ pub struct Node {
     /// Workloads that should be among them and cannot, and why.
     missing: BTreeMap<ObjectName, String>,
     canaries: Canaries,
+    /// Of the pods that were enrolled last.
+    listing: Listing,
     waker: Waker,
     accelerator: Arc<Accelerator>,
     /// The stored configuration was put in force: from now on a workload that
@@ -89,6 +93,7 @@ impl Node {
             compiler: Compiler::new(slots, resolvers, accelerator.mode()),
             pods: BTreeMap::new(),
             missing: BTreeMap::new(),
+            listing: Listing::default(),
             accelerator,
             started: false,
         })
@@ -140,43 +145,20 @@ impl Node {
             .set_inventory(snapshot.revision, snapshot.sources.len() as u64, sources);
     }
 
-    /// The snapshot of `objects`, for which the kernel has room; its pods are not
-    /// placed yet.
-    fn compile(
-        &mut self,
-        objects: &Objects,
-        generation: u64,
-        revision: u64,
-        former: &Snapshot,
-    ) -> Result<Snapshot, InstallError> {
-        let present = lock(&self.kernel).tables().named.clone();
-        let input = Input {
-            objects,
-            generation,
-            revision,
-            present: &present,
+    /// What enrols pods, and what makes the tables: neither needs the other.
+    fn halves(&mut self) -> (Gate<'_>, Tables<'_>) {
+        let gate = Gate {
+            kernel: &self.kernel,
+            home: &self.home,
+            workers: self.workers.len(),
+            pods: &self.pods,
+            started: self.started,
         };
-        let snapshot = self
-            .compiler
-            .compile(input, former)
-            .map_err(|no_room| InstallError::Refused(no_room.to_string()))?;
-        let checked = self.check_size(objects, &snapshot);
-        if checked.is_err() {
-            self.compiler.cancel();
-        }
-        checked.map(|()| snapshot)
-    }
-
-    /// Whether the kernel's tables hold a snapshot whose pods are not placed yet.
-    fn check_size(&self, objects: &Objects, snapshot: &Snapshot) -> Result<(), InstallError> {
-        let locals = objects.index().inventory.local().values();
-        let enrolled = locals.filter(|workload| {
-            let local = workload.local.as_ref();
-            local.is_some_and(|local| local.enrolled)
-        });
-        lock(&self.kernel)
-            .check_size(&snapshot.tables, enrolled.count())
-            .map_err(|error| InstallError::Refused(error.to_string()))
+        let tables = Tables {
+            kernel: &self.kernel,
+            compiler: &mut self.compiler,
+        };
+        (gate, tables)
     }
 
     /// Brings the kernel from the first tables to the second, and fences whom they
@@ -200,6 +182,57 @@ impl Node {
     }
 }
 
+/// What makes the tables of a configuration.
+struct Tables<'a> {
+    kernel: &'a SharedKernel,
+    compiler: &'a mut Compiler,
+}
+
+impl Tables<'_> {
+    /// The snapshot of `objects`, for which the kernel has room; its pods are not
+    /// placed yet.
+    fn compile(
+        &mut self,
+        objects: &Objects,
+        generation: u64,
+        revision: u64,
+        former: &Snapshot,
+    ) -> Result<Snapshot, InstallError> {
+        let present = lock(self.kernel).tables().named.clone();
+        let input = Input {
+            objects,
+            generation,
+            revision,
+            present: &present,
+        };
+        let snapshot = self
+            .compiler
+            .compile(input, former)
+            .map_err(|no_room| InstallError::Refused(no_room.to_string()))?;
+        let checked = check_size(self.kernel, objects, &snapshot);
+        if checked.is_err() {
+            self.compiler.cancel();
+        }
+        checked.map(|()| snapshot)
+    }
+}
+
+/// Whether the kernel's tables hold a snapshot whose pods are not placed yet.
+fn check_size(
+    kernel: &SharedKernel,
+    objects: &Objects,
+    snapshot: &Snapshot,
+) -> Result<(), InstallError> {
+    let locals = objects.index().inventory.local().values();
+    let enrolled = locals.filter(|workload| {
+        let local = workload.local.as_ref();
+        local.is_some_and(|local| local.enrolled)
+    });
+    lock(kernel)
+        .check_size(&snapshot.tables, enrolled.count())
+        .map_err(|error| InstallError::Refused(error.to_string()))
+}
+
 /// What it means that the tables could not be written.
 fn unwritten(error: &KernelError) -> InstallError {
     match error {
@@ -217,10 +250,16 @@ impl Dataplane for Node {
         revision: u64,
     ) -> Result<Vec<Warning>, InstallError> {
         let former = self.snapshot.load_full();
-        // Before anything changes, and as a dry run finds it.
-        let mut snapshot = self.compile(objects, generation, revision, &former)?;
         let mut warnings = Vec::new();
-        let enrolled = match self.enrol(objects, former.objects(), &mut warnings) {
+        // Before anything changes: what the tables refuse is said first, as a dry run
+        // says it, and listeners that were opened meanwhile are closed.
+        let (gate, mut tables) = self.halves();
+        let (enrolled, compiled) = both(
+            || gate.enrol(objects, former.objects(), &mut warnings),
+            || tables.compile(objects, generation, revision, &former),
+        );
+        let mut snapshot = compiled?;
+        let enrolled = match enrolled {
             Ok(enrolled) => enrolled,
             Err(error) => {
                 self.compiler.cancel();
@@ -247,7 +286,7 @@ impl Dataplane for Node {
         let newcomers = enrolled.newcomers.iter().map(|newcomer| &newcomer.pod);
         // What an earlier process enrolled was governed all the time.
         let fresh = newcomers.filter(|pod| !known.contains(&pod.netns().cookie()));
-        self.note_older(&fresh.map(Arc::as_ref).collect::<Vec<_>>());
+        self.note_older(fresh.cloned().collect());
         self.settle(enrolled);
         self.started = true;
         Ok(warnings)
@@ -255,12 +294,13 @@ impl Dataplane for Node {
 
     fn check(&mut self, objects: &Objects) -> Result<(), InstallError> {
         let former = self.snapshot.load_full();
-        let mut snapshot = self.compile(objects, former.generation, former.revision, &former)?;
+        let (_, mut tables) = self.halves();
+        let mut snapshot = tables.compile(objects, former.generation, former.revision, &former)?;
         // Of the pods only those that are there: to enrol the others is no dry run.
         let placed = self.compiler.place(&self.pods, &former, &mut snapshot);
         let checked = placed
             .map_err(|no_room| InstallError::Refused(no_room.to_string()))
-            .and_then(|()| self.check_size(objects, &snapshot));
+            .and_then(|()| check_size(&self.kernel, objects, &snapshot));
         self.compiler.cancel();
         checked
     }

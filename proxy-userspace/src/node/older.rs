@@ -1,9 +1,11 @@
 //! Connections, of TCP and of UDP sockets with a peer, that are older than the
-//! enrolment of their workload: nobody decided on them. They are noted when enrolment takes effect, counted as
-//! long as they last, and closed when an operator asks for that.
+//! enrolment of their workload: nobody decided on them. They are noted when enrolment
+//! takes effect, counted as long as they last, and closed when an operator asks for that.
+//! Must never be asked for before the lists are there.
 
 use std::collections::BTreeSet;
-use std::thread::{self, available_parallelism};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use proxy_common::{Destination, NetnsCookie, Target};
 
@@ -14,25 +16,57 @@ use crate::control::InstallError;
 use crate::diag::Connection;
 use crate::socket::Netns;
 
+/// The sockets of pods are being listed. Whoever asks for older connections waits
+/// for that; an apply does not, since for each list the kernel goes through its table
+/// of all namespaces' sockets, which takes longer than anything else for a pod.
+#[derive(Default)]
+pub(super) struct Listing(Mutex<Option<JoinHandle<()>>>);
+
+impl Listing {
+    /// Lists on one core, when the lists before are done: the others are the answer's.
+    fn begin(&self, kernel: SharedKernel, pods: Vec<Arc<Pod>>) {
+        self.wait();
+        if !pods.is_empty() {
+            *self.thread() = Some(thread::spawn(move || note_all(&kernel, &pods)));
+        }
+    }
+
+    /// Waits until the lists are there.
+    fn wait(&self) {
+        let thread = self.thread().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("connections older than the enrolment are not all known");
+        }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+fn note_all(kernel: &SharedKernel, pods: &[Arc<Pod>]) {
+    match Netns::current() {
+        Ok(home) => pods.iter().for_each(|pod| note(kernel, &home, pod)),
+        Err(error) => tracing::warn!(%error, "connections older than the enrolment are not known"),
+    }
+}
+
 impl Node {
-    /// Notes what is open in pods that have just been enrolled. A connect that
-    /// was decided on in this very moment may be among it: rather one too many.
-    ///
-    /// For each list the kernel goes through its table of all namespaces'
-    /// sockets, which takes longer than anything else for a pod: on all cores.
-    pub(super) fn note_older(&self, pods: &[&Pod]) {
-        let threads = available_parallelism().map_or(1, usize::from);
-        let share = pods.len().div_ceil(threads).max(1);
-        let (kernel, home) = (&self.kernel, &self.home);
-        thread::scope(|scope| {
-            for pods in pods.chunks(share) {
-                scope.spawn(move || pods.iter().for_each(|pod| note(kernel, home, pod)));
-            }
-        });
+    /// Begins to note what is open in pods that have just been enrolled. A connect
+    /// that is decided on until that is done may be among it: rather one too many.
+    pub(super) fn note_older(&self, pods: Vec<Arc<Pod>>) {
+        self.listing.begin(Arc::clone(&self.kernel), pods);
     }
 
     /// How many of a pod's older connections are left.
     pub(super) fn older(&self, pod: &Pod) -> usize {
+        self.listing.wait();
         match self.older_connections(pod) {
             Ok(connections) => connections.len(),
             Err(error) => {
@@ -44,6 +78,7 @@ impl Node {
 
     /// Closes the older connections of a workload; tells how many.
     pub(super) fn reset_older(&self, name: &ObjectName) -> Result<usize, InstallError> {
+        self.listing.wait();
         let refused = |text: String| InstallError::Refused(text);
         let pod = self.pods.get(name).ok_or_else(|| {
             refused(format!(
@@ -71,6 +106,7 @@ impl Node {
 
     /// Forgets connections in namespaces that are not enrolled any more.
     pub(super) fn forget_older<'a>(&self, enrolled: impl Iterator<Item = &'a Pod>) {
+        self.listing.wait();
         let enrolled: BTreeSet<NetnsCookie> = enrolled.map(|pod| pod.netns().cookie()).collect();
         lock(&self.kernel).forget_older(|netns, _| enrolled.contains(&netns));
     }
