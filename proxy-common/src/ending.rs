@@ -57,7 +57,7 @@ pub struct Note {
     pub flow: Flow,
     /// Where the connection was sent: the endpoint that was chosen, or weir's listener.
     pub to: Addr,
-    /// Its port.
+    /// Its port; 0: the connection has ended.
     pub to_port: Port,
     /// Whether the peer's FIN is among the bytes that TCP counts as received.
     fin_received: u8,
@@ -151,7 +151,8 @@ impl Note {
     #[inline(always)]
     pub const fn is_of(&self, peer: Destination) -> bool {
         let (own, other) = (self.to.words(), peer.addr.words());
-        self.to_port.0 == peer.port.0
+        self.to_port.0 != 0
+            && self.to_port.0 == peer.port.0
             && own[3] == other[3]
             && own[2] == other[2]
             && own[1] == other[1]
@@ -164,10 +165,17 @@ impl Note {
         self.watched = 1;
     }
 
-    /// Whether they will be: until then the note is the connection's.
+    /// Whether somebody needs it when the application has closed the socket: who tells
+    /// of the end of a balanced connection.
     #[inline(always)]
-    pub const fn is_watched(&self) -> bool {
-        self.watched != 0
+    pub const fn outlives_its_socket(&self) -> bool {
+        self.watched != 0 && self.balanced != 0
+    }
+
+    /// The connection has ended: the note is of no other.
+    #[inline(always)]
+    pub const fn end(&mut self) {
+        self.to_port = Port(0);
     }
 
     /// Notes what a change of state, other than to CLOSE, says about FINs.

@@ -112,8 +112,10 @@ fn moved(ctx: &SockOpsContext) {
         _ if new == TcpState::Close => closed(ctx),
         _ => {}
     }
-    if note.is_some() && new == TcpState::Close {
-        note::end(ctx);
+    if let Some(note) = note
+        && new == TcpState::Close
+    {
+        note::end(ctx, note);
     }
 }
 

@@ -16,7 +16,7 @@
 //! | `PENDING_TOTAL` | `sock_ops` | `connect`, `sock_ops` | – |
 //! | `FLOWS` | `sock_ops` at SYN | `sock_ops`; daemon, which counts them | `sock_ops`, at accept, CLOSE or a SYN of the same key |
 //! | `NOTES` | `connect`, `sock_ops`, `weir_accelerate` | these, `sendmsg`, `getpeername` | `connect`, `sock_ops` at CLOSE, `sock_release` |
-//! | `SOCKET_NOTES` | the same | the same | `connect`, `sock_ops` at CLOSE, or with the socket |
+//! | `SOCKET_NOTES` | the same | the same | `connect`, or with the socket; void after CLOSE |
 //! | `TALKS` | `connect`, `sendmsg` | these, `recvmsg` | with the socket |
 //! | `TOLD` | `connect`, `sendmsg`, fence | the same | with the socket |
 //! | `PEERS` | `connect` | daemon | `connect`, `sock_release` |

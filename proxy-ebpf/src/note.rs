@@ -7,9 +7,9 @@
 //! releases, and the application holds another one above it, which answers for its
 //! names; both carry the note. A socket has it in one of the two places.
 //!
-//! Every hook that is here holds the socket's lock, so a note is changed and taken
-//! away by one of them at a time. It leaves `NOTES` when the dial is forgotten, when
-//! the connection closes, or with the socket if nobody watches the connection.
+//! A note is changed under its socket's lock alone. It leaves `NOTES` when the dial is
+//! forgotten, when the connection closes, or when the application closes the socket of
+//! one that nobody watches, or whose end has nothing to tell.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
@@ -54,10 +54,10 @@ pub fn is_of(ctx: &SockAddrContext, to: Destination) -> bool {
 #[inline(always)]
 pub fn forget(ctx: &SockAddrContext) {
     // Only looked for, which is all that a first dial pays for.
-    if find(ctx, socket(ctx)).is_some() {
-        discard(ctx, socket(ctx));
+    if find(ctx, socket(ctx)).is_none() || maps::NOTES.remove(cookie(ctx)).is_ok() {
+        return;
     }
-    // The subflow's own may have gone when it was closed.
+    take(socket(ctx).cast());
     let above = above(socket(ctx));
     if !above.is_null() {
         take(above);
@@ -74,22 +74,25 @@ pub fn of(ctx: &SockOpsContext) -> Option<&'static mut Note> {
     find(ctx, sk)
 }
 
-/// The connection is closed. Of Multipath TCP the socket above goes on.
+/// The connection of this note is closed. On a socket the note is void from now on, and
+/// stays: of Multipath TCP the socket above goes on, and by this note a subflow that
+/// dials again is told from one that joins.
 #[inline(always)]
-pub fn end(ctx: &SockOpsContext) {
-    let sk = flow::socket(ctx);
-    if !sk.is_null() {
-        discard(ctx, sk);
+pub fn end(ctx: &SockOpsContext, note: &mut Note) {
+    if maps::NOTES.remove(cookie(ctx)).is_err() {
+        note.end();
     }
 }
 
-/// The application has closed the socket. A connection that is watched keeps its note
-/// until it is closed too.
+/// The application has closed the socket. A connection whose end will be told keeps its
+/// note until then.
 #[inline(always)]
 pub fn release(ctx: &SockContext) {
     let cookie = cookie(ctx);
-    // SAFETY: read at once, under the socket's lock or by its last holder.
-    if (unsafe { maps::NOTES.get(cookie) }).is_some_and(|note| !note.is_watched()) {
+    // SAFETY: read at once. No lock is held here: if the connection closes meanwhile,
+    // the answer may be another note's, and there is nothing left to remove.
+    let is_of_use = unsafe { maps::NOTES.get(cookie) }.map(Note::outlives_its_socket);
+    if is_of_use == Some(false) {
         let _gone = maps::NOTES.remove(cookie);
     }
 }
@@ -107,14 +110,6 @@ fn find(ctx: &impl EbpfContext, sk: *mut bpf_sock) -> Option<&'static mut Note> 
         bpf_sk_storage_get(on_sockets(), sk.cast(), null_mut(), 0)
             .cast::<Note>()
             .as_mut()
-    }
-}
-
-/// Takes the note of the context's socket, `sk`, from where it is.
-#[inline(always)]
-fn discard(ctx: &impl EbpfContext, sk: *mut bpf_sock) {
-    if maps::NOTES.remove(cookie(ctx)).is_err() {
-        take(sk.cast());
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use testbed::agent::proto::{Kind, Service};
 use testbed::docs::service;
 use testbed::mesh::{accelerating, counted};
-use testbed::{Node, Pod, Weir};
+use testbed::{Node, Pod, Weir, eventually};
 
 fn vip() -> SocketAddr {
     "10.96.0.1:80".parse().unwrap()
+}
+
+/// A port of the service that nobody listens at yet, and that the kernel balances.
+fn balanced() -> SocketAddr {
+    "10.96.0.1:81".parse().unwrap()
 }
 
 /// A client, a service `s`, and a machine outside.
@@ -26,8 +32,11 @@ fn mesh(node: &Node) -> (Weir<'_>, Pod, Pod, Pod) {
     }
     weir.enroll(&server, &["app=s"]);
     weir.enroll(&client, &[]);
-    let port = "port: 80, targetPort: 8000";
-    weir.apply(&service("s", "10.96.0.1", "s", &[port]));
+    let ports = [
+        "name: h, port: 80, targetPort: 8000",
+        "name: b, port: 81, targetPort: 8001, appProtocol: tcp",
+    ];
+    weir.apply(&service("s", "10.96.0.1", "s", &ports));
     (weir, client, server, outside)
 }
 
@@ -90,17 +99,20 @@ fn fast_open_keeps_its_bytes_where_connections_are_accelerated() {
 
 /// How often a listener of the pod took data that came with a SYN.
 fn taken_syn_data(pod: &Pod) -> u64 {
+    counted_by_kernel(pod, "TcpExt:", "TCPFastOpenPassive")
+}
+
+/// What the kernel counts in the pod's namespace.
+fn counted_by_kernel(pod: &Pod, table: &str, counter: &str) -> u64 {
     let netns = pod.netns().name();
     let said = Command::new("ip")
         .args(["netns", "exec", netns, "cat", "/proc/net/netstat"])
         .output()
         .unwrap();
     let text = String::from_utf8(said.stdout).unwrap();
-    let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let mut rows = text.lines().filter(|line| line.starts_with(table));
     let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
-    let place = names
-        .split(' ')
-        .position(|name| name == "TCPFastOpenPassive");
+    let place = names.split(' ').position(|name| name == counter);
     let value = values.split(' ').nth(place.unwrap()).unwrap();
     value.parse().unwrap()
 }
@@ -127,6 +139,45 @@ fn multipath_tcp_is_captured() {
         fault.is(Errno::EPERM) || fault.is(Errno::EPROTONOSUPPORT),
         "{fault}"
     );
+}
+
+/// Another path joins a connection: its socket of the kernel's own is dialled past the
+/// application, and changes nothing of what that sees.
+#[test]
+fn a_subflow_that_joins_takes_no_name_away() {
+    let node = Node::new().unwrap();
+    let (_weir, client, server, _outside) = mesh(&node);
+    let listener = match server.agent().socket(Kind::Mptcp4) {
+        Ok(listener) => listener,
+        // A kernel without it has no such path.
+        Err(fault) => return assert!(fault.is(Errno::EPROTONOSUPPORT), "{fault}"),
+    };
+    listener.bind(server.at(8001)).unwrap();
+    listener.listen(8).unwrap();
+    let second = Node::pod_network().host(200);
+    client
+        .netns()
+        .ip([
+            format!("addr add {second}/24 dev eth0"),
+            "mptcp limits set subflows 2 add_addr_accepted 2".to_owned(),
+            format!("mptcp endpoint add {second} dev eth0 subflow"),
+        ])
+        .unwrap();
+    let limits = "mptcp limits set subflows 2 add_addr_accepted 2";
+    server.netns().ip([limits]).unwrap();
+    let sock = client.agent().socket(Kind::Mptcp4).unwrap();
+    sock.connect(balanced()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    // The first bytes there and back make the connection one of many paths.
+    sock.send("there").unwrap();
+    assert_eq!(accepted.recv(5).unwrap(), b"there");
+    accepted.send("back").unwrap();
+    assert_eq!(sock.recv(4).unwrap(), b"back");
+    eventually("a second path", Duration::from_secs(5), || {
+        let joined = counted_by_kernel(&client, "MPTcpExt:", "MPJoinSynAckRx");
+        (joined > 0).then_some(()).ok_or_else(|| joined.to_string())
+    });
+    assert_eq!(sock.peer_addr().unwrap(), balanced());
 }
 
 /// A second dial on a socket that is connected is the kernel's affair, and changes nothing.

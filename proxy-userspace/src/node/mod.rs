@@ -286,8 +286,9 @@ impl Dataplane for Node {
         let newcomers = enrolled.newcomers.iter().map(|newcomer| &newcomer.pod);
         // What an earlier process enrolled was governed all the time.
         let fresh = newcomers.filter(|pod| !known.contains(&pod.netns().cookie()));
-        self.note_older(fresh.cloned().collect());
+        let fresh = fresh.cloned().collect();
         self.settle(enrolled);
+        self.note_older(fresh);
         self.started = true;
         Ok(warnings)
     }

@@ -16,17 +16,24 @@ use crate::control::InstallError;
 use crate::diag::Connection;
 use crate::socket::Netns;
 
-/// The sockets of pods are being listed. Whoever asks for older connections waits
-/// for that; an apply does not, since for each list the kernel goes through its table
-/// of all namespaces' sockets, which takes longer than anything else for a pod.
+/// So many pods are listed before an apply is answered: whoever has enrolled one may
+/// start it then, and nothing that it dials is older. For each list the kernel goes
+/// through its table of all namespaces' sockets: a millisecond, and longer than anything
+/// else takes for a pod.
+const AT_ONCE: usize = 16;
+
+/// The sockets of many pods are being listed. Whoever asks for older connections waits
+/// for that; the apply that brought the pods does not.
 #[derive(Default)]
 pub(super) struct Listing(Mutex<Option<JoinHandle<()>>>);
 
 impl Listing {
-    /// Lists on one core, when the lists before are done: the others are the answer's.
+    /// Lists few at once, and many on one core meanwhile: the others are the answer's.
     fn begin(&self, kernel: SharedKernel, pods: Vec<Arc<Pod>>) {
         self.wait();
-        if !pods.is_empty() {
+        if pods.len() <= AT_ONCE {
+            note_all(&kernel, &pods);
+        } else {
             *self.thread() = Some(thread::spawn(move || note_all(&kernel, &pods)));
         }
     }
@@ -51,6 +58,9 @@ impl Drop for Listing {
 }
 
 fn note_all(kernel: &SharedKernel, pods: &[Arc<Pod>]) {
+    if pods.is_empty() {
+        return;
+    }
     match Netns::current() {
         Ok(home) => pods.iter().for_each(|pod| note(kernel, &home, pod)),
         Err(error) => tracing::warn!(%error, "connections older than the enrolment are not known"),
@@ -58,7 +68,7 @@ fn note_all(kernel: &SharedKernel, pods: &[Arc<Pod>]) {
 }
 
 impl Node {
-    /// Begins to note what is open in pods that have just been enrolled. A connect
+    /// Notes what is open in pods that have just been enrolled, or begins to. A connect
     /// that is decided on until that is done may be among it: rather one too many.
     pub(super) fn note_older(&self, pods: Vec<Arc<Pod>>) {
         self.listing.begin(Arc::clone(&self.kernel), pods);
