@@ -1,5 +1,4 @@
-//! Connections that are older than the enrolment of their pod: left alone,
-//! counted, and closed when that is asked for.
+//! Older connections: those of before the enrolment are left alone, counted, closed on request.
 
 use std::net::SocketAddr;
 

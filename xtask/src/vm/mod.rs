@@ -28,7 +28,7 @@ use table::Table;
 /// The test programs in which a kernel has a say, those that take longest first.
 /// What the others test is the same on every kernel: configuration, the command
 /// line, HTTP, what bytes a proxy passes on; `--test` runs them all the same.
-const ABOUT_KERNELS: [&str; 14] = [
+const ABOUT_KERNELS: [&str; 15] = [
     "self_test",
     "egress",
     "capture",
@@ -41,6 +41,7 @@ const ABOUT_KERNELS: [&str; 14] = [
     "dual_stack",
     "sockets",
     "notes",
+    "older",
     "tables",
     "attach",
 ];
