@@ -19,8 +19,7 @@ use aya_ebpf::bindings::{
     BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_delete, bpf_sk_storage_get,
-    bpf_sock_hash_update,
+    bpf_get_netns_cookie, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_sock_hash_update,
 };
 use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
 use core::ptr::{from_mut, from_ref, null_mut};
@@ -29,7 +28,7 @@ use proxy_common::{
     TcpState,
 };
 
-use crate::context::workload;
+use crate::context::{cookie, workload};
 use crate::flow::{End, addr, port, socket};
 use crate::maps::{self, count};
 use crate::multipath::above;
@@ -88,8 +87,7 @@ fn dialling(ctx: &SockOpsContext) {
     if ctx.set_cb_flags(flags.cast_signed()).is_err() {
         return count(Counter::AccelerationRefused);
     }
-    // SAFETY: any context is a valid argument of this helper.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let cookie = cookie(ctx);
     // Of a balanced connection nobody but the hooks counts the bytes. The end
     // of its socket gives the place up, also if it gets no further than this.
     let is_counted = if let Some(note) = note::of(ctx).filter(|note| note.is_balanced()) {

@@ -1,9 +1,9 @@
 //! What the hooks read from and write to a `bpf_sock_addr`, and who is exempt.
 
-use aya_ebpf::EbpfContext as _;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_current_cgroup_id;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Addr, Counter, Destination, NetnsCookie, Port, Transport, Workload};
 
@@ -53,6 +53,13 @@ pub fn is_connected(ctx: &SockAddrContext) -> bool {
 pub fn local_port(ctx: &SockAddrContext) -> Port {
     // SAFETY: as above.
     Port(unsafe { (*(*raw(ctx)).__bindgen_anon_1.sk).src_port } as u16)
+}
+
+/// The cookie of the context's socket: no other has it as long as the machine is up.
+#[inline(always)]
+pub fn cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: any context is a valid argument of this helper.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 /// The cookie of the socket's network namespace.

@@ -12,8 +12,7 @@
 //! to be alive. Must never send a datagram to an endpoint that the service does
 //! not list, nor give one endpoint's share to another.
 
-use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use proxy_common::{
@@ -22,8 +21,8 @@ use proxy_common::{
 };
 
 use crate::context::{
-    ALLOW, Family, REFUSE, destination, is_connected, is_proxy, netns, refuse, rewrite, transport,
-    workload,
+    ALLOW, Family, REFUSE, cookie, destination, is_connected, is_proxy, netns, refuse, rewrite,
+    transport, workload,
 };
 use crate::maps::{self, count};
 use crate::tables::KernelTables;
@@ -183,12 +182,6 @@ fn watch(ctx: &SockAddrContext, netns: NetnsCookie, dialled: Target, endpoint: T
 #[inline(always)]
 fn forget_peer(ctx: &SockAddrContext) {
     let _absent = maps::PEERS.remove(cookie(ctx));
-}
-
-#[inline(always)]
-fn cookie(ctx: &SockAddrContext) -> u64 {
-    // SAFETY: any context is a valid argument of this helper.
-    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 /// The socket's peer is to be an endpoint: `getpeername` answers from the note.

@@ -8,13 +8,14 @@
 //! ```
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_ns};
 use aya_ebpf::programs::SockOpsContext;
 use proxy_common::{
     Counted, Counter, Decision, Destination, Ending, Handed, NetnsCookie, Note, Outcome, Payload,
     TcpState, Workload,
 };
 
+use crate::context::cookie;
 use crate::maps::{self, count};
 
 /// TCP keeps its smoothed round-trip time in eighths of a microsecond.
@@ -78,8 +79,7 @@ fn finish(ctx: &SockOpsContext, note: &Note, outcome: Outcome, old: TcpState) {
 /// What went past TCP. The connection's place is given up.
 #[inline(always)]
 fn take_handed(ctx: &SockOpsContext) -> Handed {
-    // SAFETY: any context is a valid argument of this helper.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let cookie = cookie(ctx);
     // SAFETY: copied at once.
     let handed = unsafe { maps::HANDED.get(cookie) }.copied();
     let _gone = maps::HANDED.remove(cookie);

@@ -13,15 +13,13 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_sk_storage_delete, bpf_sk_storage_get,
-};
+use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use core::ffi::c_void;
 use core::ptr::{from_mut, from_ref, null_mut};
 use proxy_common::{Destination, Note};
 
-use crate::context::raw;
+use crate::context::{cookie, raw};
 use crate::flow;
 use crate::maps;
 use crate::multipath::above;
@@ -133,12 +131,6 @@ fn put(sk: *mut c_void, note: &mut Note) -> bool {
 fn take(sk: *mut c_void) {
     // SAFETY: `sk` is a valid socket; deleting nothing is an error that means nothing.
     unsafe { bpf_sk_storage_delete(on_sockets(), sk) };
-}
-
-#[inline(always)]
-fn cookie(ctx: &impl EbpfContext) -> u64 {
-    // SAFETY: any context is a valid argument of this helper.
-    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 #[inline(always)]

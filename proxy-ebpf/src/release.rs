@@ -1,13 +1,11 @@
 //! `cgroup/sock_release`: the application closes its socket. Of a UDP socket that
-//! was sent to an endpoint nobody has to be woken any more, and a note of a dial that
-//! got nowhere is nobody's.
+//! was sent to an endpoint nobody has to be woken any more, and a note goes but where
+//! the end of its connection has still to be told.
 
-use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::programs::SockContext;
 use proxy_common::Transport;
 
-use crate::context::ALLOW;
+use crate::context::{ALLOW, cookie};
 use crate::maps;
 use crate::note;
 
@@ -18,9 +16,7 @@ pub fn run(ctx: &SockContext) -> i32 {
     // SAFETY: the kernel hands over a valid socket.
     let protocol = unsafe { (*ctx.sock).protocol };
     if Transport::from_protocol(protocol) == Some(Transport::Udp) {
-        // SAFETY: any context is a valid argument of this helper.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        let _absent = maps::PEERS.remove(cookie);
+        let _absent = maps::PEERS.remove(cookie(ctx));
     }
     ALLOW
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use aya::maps::{HashMap, Map, MapData};
 use nix::errno::Errno;
 use proxy_common::Note;
-
 use testbed::agent::proto::{Service, SockOption};
 use testbed::docs::service;
 use testbed::mesh::{captured, refused};
@@ -203,9 +202,8 @@ fn more_connections_than_notes_fit() {
     }
     assert_eq!(notes(&node), 0);
     drop(socks);
-    let ended = || weir.metrics().count("weir_tcp_rtt_seconds_count", &[]);
     eventually("the ends are told", LIMIT, || {
-        let ended = ended();
+        let ended = weir.metrics().count("weir_tcp_rtt_seconds_count", &[]);
         (ended == EACH)
             .then_some(())
             .ok_or_else(|| ended.to_string())

@@ -31,6 +31,38 @@ fn reset(weir: &Weir<'_>, pod: &Pod) -> String {
     output.stderr
 }
 
+/// Those of many pods are listed behind the answer, and waited for by who asks.
+#[test]
+fn older_connections_of_many_new_pods_are_all_counted() {
+    const PODS: usize = 20;
+    let node = Node::new().unwrap();
+    let weir = Weir::start(&node).unwrap();
+    let server = node.pod("server").unwrap();
+    let what = Service::Whoami { name: "s".into() };
+    server.agent().serve(server.at(8000), what).unwrap();
+    weir.enroll(&server, &[]);
+    let pods: Vec<Pod> = (0..PODS)
+        .map(|number| node.pod(&format!("client{number}")).unwrap())
+        .collect();
+    let dial = |pod| Pod::agent(pod).dial(server.at(8000)).unwrap();
+    let _held: Vec<Sock<'_>> = pods.iter().map(dial).collect();
+    let document = |pod: &Pod| {
+        format!(
+            "---\napiVersion: weir.dev/v1\nkind: Workload\nmetadata: {{name: {}}}\n\
+             spec: {{addresses: ['{}'], netns: {}, cgroup: {}, enrolled: true}}\n",
+            pod.name(),
+            pod.ip(),
+            pod.netns().path().display(),
+            pod.cgroup().display()
+        )
+    };
+    weir.apply(&pods.iter().map(document).collect::<String>());
+    assert!(pods.iter().all(|pod| older(&weir, pod) == 1));
+    let _young: Vec<Sock<'_>> = pods.iter().map(dial).collect();
+    assert!(pods.iter().all(|pod| older(&weir, pod) == 1));
+    weir.finish().unwrap();
+}
+
 /// Counted as long as they last, over a restart too; nothing younger is, nor
 /// what others dialled.
 #[test]

@@ -15,7 +15,7 @@ pub(super) fn get(session: &mut Session<'_>, args: &GetArgs) -> Result<(), Failu
     if let Some(name) = &args.name {
         let object: Value = session.client.get(object_path(
             args.kind,
-            &ObjectName::new(args.namespace.as_str(), name.as_str()),
+            &ObjectName::new(&args.namespace, name),
         ))?;
         return match args.output {
             Output::Table => session.print.out(&table(args.kind, &[object], false)),

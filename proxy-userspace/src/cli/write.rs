@@ -45,7 +45,7 @@ pub(super) fn delete(session: &mut Session<'_>, args: &DeleteArgs) -> Result<(),
     };
     // One name or ten: all of them go, or none.
     for name in &args.names {
-        let name = ObjectName::new(args.namespace.as_str(), name.as_str());
+        let name = ObjectName::new(&args.namespace, name);
         query = query.with("object", Some(format!("{}/{name}", kind.singular())));
     }
     let query = write_options(query, &args.write);

@@ -45,7 +45,7 @@ macro_rules! table_maps {
 // ports declared `tcp`: 220 000 addresses, 200 000 slots of endpoints, and 60 000 services
 // where each has three ports. All of that twice, as `write` checks it. `ENDPOINTS` is an
 // array, whose room is taken whether it is filled or not: 24 MiB. So is that of `FLOWS` and
-// `NOTES`, 8 MiB each: a hook must not fail for want of memory. The others grow; an entry
+// `NOTES`, some 9 MiB each: a hook must not fail for want of memory. The others grow; an entry
 // that is not there costs them 16 bytes.
 table_maps! {
     /// Enrolled workloads.

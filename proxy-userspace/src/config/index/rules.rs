@@ -62,7 +62,7 @@ impl RulesIndex {
         self.selectors
             .keys()
             .filter(|(namespace, labels)| {
-                **namespace == *workload.name.namespace() && selects(labels, &workload.labels)
+                *namespace == workload.name.namespace() && selects(labels, &workload.labels)
             })
             .cloned()
             .collect()

@@ -226,55 +226,39 @@ impl<'a> StoredEntry<Written<'a>> {
     /// What is kept in memory, as of one that was read.
     pub(super) fn entry(self) -> Entry {
         let changes = self.changes.0;
-        let listed = changes.iter().map(|change| EntryChange {
+        self.listing(changes, |change| EntryChange {
             kind: change.kind,
             namespace: change.name.namespace().to_owned(),
             name: change.name.name().to_owned(),
             change: edit(change),
-        });
+        })
+    }
+}
+
+impl<T> StoredEntry<T> {
+    /// What is kept in memory: the names without the documents.
+    fn listing<C>(self, changes: &[C], listed: impl Fn(&C) -> EntryChange) -> Entry {
         Entry {
             generation: self.generation,
             time: self.time,
             uid: self.uid,
             reason: self.reason,
-            changes: listed.take(LISTED_MAX).collect(),
+            changes: changes.iter().take(LISTED_MAX).map(listed).collect(),
             changes_omitted: changes.len().saturating_sub(LISTED_MAX),
         }
     }
 }
 
 impl StoredEntry {
-    /// What is kept in memory: the names without the documents.
-    pub(super) fn into_entry(self) -> Entry {
-        let changes_omitted = self.changes.len().saturating_sub(LISTED_MAX);
-        let listed = |change: StoredChange| {
-            let StoredChange {
-                kind,
-                namespace,
-                name,
-                change,
-                before: _,
-            } = change;
-            EntryChange {
-                kind,
-                namespace,
-                name,
-                change,
-            }
-        };
-        Entry {
-            generation: self.generation,
-            time: self.time,
-            uid: self.uid,
-            reason: self.reason,
-            changes: self
-                .changes
-                .into_iter()
-                .take(LISTED_MAX)
-                .map(listed)
-                .collect(),
-            changes_omitted,
-        }
+    /// What is kept in memory.
+    pub(super) fn into_entry(mut self) -> Entry {
+        let changes = std::mem::take(&mut self.changes);
+        self.listing(&changes, |change| EntryChange {
+            kind: change.kind,
+            namespace: change.namespace.clone(),
+            name: change.name.clone(),
+            change: change.change,
+        })
     }
 
     /// Turns the rules of this generation into those of the one before it.
